@@ -1,0 +1,737 @@
+"""Train an MLP and a TinyVGG CNN on FashionMNIST, compare them, and save the CNN.
+
+    python fashion_mnist_cnn.py                  # train both, compare, draw, save (about half a minute)
+    python fashion_mnist_cnn.py --epochs 10      # train longer
+    python fashion_mnist_cnn.py --device cuda    # choose the device yourself
+    python fashion_mnist_cnn.py --help           # every option with its default
+
+The pictures and results.json are written to assets/, the CNN's weights to models/CNN_model.pth.
+Other code loads the CNN with `from fashion_mnist_cnn import load_model; model = load_model()`.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+from torchvision.datasets import FashionMNIST
+from tqdm import tqdm
+
+# torchmetrics, matplotlib and mlxtend take as long to import as torch itself. They are imported
+# where they are used, so that `--help`, a refused command line and `load_model` do not wait.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class UserError(ValueError):
+    """Something the person at the keyboard can mend; its message is the one line that says how."""
+
+
+# ------------------------------------------------------------------------------------------------
+# Data
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images, held whole on one device, so that a mini-batch is an index and not a copy from disk.
+
+    images:       uint8 (N, C, H, W), 0 to 255; bytes take a quarter of the memory of floats
+    labels:       int64 (N,), each an index into class_names
+    class_names:  one name a class
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "ImageSet":
+        return ImageSet(self.images.to(device), self.labels.to(device), self.class_names)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Scale uint8 images of any shape to float32 in [0, 1], exactly as torchvision's ToTensor does."""
+    return images.float().div(255)
+
+
+# The four files as they are inside the official archives (SHA-256). torchvision checks only that
+# an extracted file exists, so one cut short by an interrupted run would break every later run.
+EXTRACTED_FILES = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+
+
+def load_fashion_mnist(root: Path) -> tuple[ImageSet, ImageSet]:
+    """Return FashionMNIST's training set (60,000 images) and test set (10,000), on the CPU.
+
+    Reads root/FashionMNIST/raw. What is missing or damaged there is extracted again from the
+    archives, and an archive that is missing or damaged is downloaded again.
+    Raises UserError if a file can be neither read nor fetched.
+    """
+    raw = root / "FashionMNIST" / "raw"
+    try:
+        for name, sha256 in EXTRACTED_FILES.items():
+            if (raw / name).exists() and file_digest(raw / name, "sha256") != sha256:
+                (raw / name).unlink()
+        datasets = [FashionMNIST(str(root), train=train, download=True) for train in (True, False)]
+    except (OSError, RuntimeError, EOFError) as error:
+        raise UserError(f"cannot load FashionMNIST: {explain_missing_data(raw)}") from error
+    train_set, test_set = (ImageSet(d.data.unsqueeze(1), d.targets, tuple(d.classes)) for d in datasets)
+    return train_set, test_set
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def explain_missing_data(raw: Path) -> str:
+    """Say in one line which archive in raw is at fault, and what to do about it."""
+    archives = dict(FashionMNIST.resources)
+    try:
+        missing = [name for name in archives if not (raw / name).exists()]
+        damaged = [
+            name for name in archives if name not in missing and file_digest(raw / name, "md5") != archives[name]
+        ]
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    if not missing and not damaged:
+        return f"{raw} cannot be read or written; it needs room for 55 MB of extracted files"
+    faults = [f"{name} is missing" for name in missing] + [f"{name} is damaged" for name in damaged]
+    return (
+        f"{', '.join(faults)} and could not be downloaded; put the four official archives "
+        f"({', '.join(archives)}) into {raw}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+# Models
+# ------------------------------------------------------------------------------------------------
+
+
+def initialize_weights(layer: nn.Module) -> None:
+    """Draw a layer's weights for ReLU networks (He et al. 2015, arXiv:1502.01852), biases zero.
+
+    Under PyTorch's own initialization a signal shrinks from layer to layer, and now and then a
+    network of this size starts so close to a constant that it never learns.
+    """
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+
+
+class MLP(nn.Module):
+    """Two fully connected layers. They see a row of pixels: which pixels are neighbours is lost.
+
+    Takes float32 (N, C, H, W) in [0, 1] with C * H * W = in_features, returns logits (N, num_classes).
+    The ReLU after the last layer is part of the exercise: no logit can be negative.
+    """
+
+    def __init__(self, in_features: int = 784, hidden_units: int = 10, num_classes: int = 10) -> None:
+        super().__init__()
+        self.layer_stack = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(in_features, hidden_units),
+            nn.ReLU(),
+            nn.Linear(hidden_units, num_classes),
+            nn.ReLU(),
+        )
+        self.apply(initialize_weights)
+        # A logit that the last ReLU holds at zero for every image of its class gets no gradient, and
+        # that class is lost for good. Starting all logits above zero keeps every class alive.
+        nn.init.ones_(self.layer_stack[3].bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer_stack(images)
+
+
+class TinyVGG(nn.Module):
+    """The network of CNN Explainer (Wang et al. 2020, arXiv:2004.15004): two blocks of two convolutions.
+
+    Takes float32 (N, in_channels, image_size, image_size) in [0, 1], returns logits (N, num_classes).
+    Raises ValueError if image_size is under 4: each of the two blocks halves the picture.
+    """
+
+    def __init__(
+        self, in_channels: int = 1, hidden_units: int = 10, num_classes: int = 10, image_size: int = 28
+    ) -> None:
+        super().__init__()
+        if image_size < 4:
+            raise ValueError(f"image_size must be at least 4, not {image_size}")
+        self.conv_block_1 = self.conv_block(in_channels, hidden_units)
+        self.conv_block_2 = self.conv_block(hidden_units, hidden_units)
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(hidden_units * (image_size // 4) ** 2, num_classes))
+        self.apply(initialize_weights)
+        # The channels of a pixel side by side in memory: convolutions on a CPU run about twice as fast.
+        self.to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def conv_block(in_channels: int, hidden_units: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(in_channels, hidden_units, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden_units, hidden_units, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(kernel_size=2),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.conv_block_2(self.conv_block_1(images)))
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+# ------------------------------------------------------------------------------------------------
+# Training
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training set. Losses are mean cross-entropy, accuracies are in [0, 1].
+
+    The training figures are taken from the mini-batches as they were trained on, the test figures
+    from the model at the end of the epoch. seconds is the time spent in training steps alone.
+    """
+
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+
+
+def train(
+    model: nn.Module,
+    train_set: ImageSet,
+    test_set: ImageSet,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    on_epoch_end: Callable[[int, Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Train model in place and return what each epoch came to.
+
+    The model and both sets must be on the same device. Adam's learning rate rises to
+    learning_rate and falls to zero again over the run (the one-cycle policy, Smith and Topin
+    2018, arXiv:1708.07120). seed decides the order of the images and nothing else.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    steps = epochs * math.ceil(len(train_set) / batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=learning_rate, total_steps=steps, cycle_momentum=False
+    )
+    shuffler = torch.Generator().manual_seed(seed)
+    history = []
+    for number in range(1, epochs + 1):
+        start = time.perf_counter()
+        order = torch.randperm(len(train_set), generator=shuffler).to(train_set.labels.device)
+        batches = tqdm(order.split(batch_size), desc=f"epoch {number}/{epochs}", leave=False, disable=None)
+        logits = train_one_epoch(model, train_set, batches, optimizer, schedule)
+        wait_for(train_set.labels.device)
+        seconds = time.perf_counter() - start
+        trained = score(logits, train_set.labels[order])
+        tested = evaluate(model, test_set)
+        history.append(Epoch(trained.loss, trained.accuracy, tested.loss, tested.accuracy, seconds))
+        if on_epoch_end:
+            on_epoch_end(number, history[-1])
+    return history
+
+
+def train_one_epoch(
+    model: nn.Module,
+    train_set: ImageSet,
+    batches: tqdm,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> Tensor:
+    """Take one optimizer step on each mini-batch of image numbers; return the logits, in their order."""
+    model.train()
+    epoch_logits = []
+    for step, batch in enumerate(batches):
+        logits = model(to_float(train_set.images[batch]))
+        loss = F.cross_entropy(logits, train_set.labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        # Kept for the epoch's loss and accuracy: computed once at its end, not at every step.
+        epoch_logits.append(logits.detach())
+        # Reading the loss makes the processor wait for a GPU, so only where somebody watches.
+        if not batches.disable and step % 50 == 0:
+            batches.set_postfix(loss=f"{loss.item():.3f}")
+    return torch.cat(epoch_logits)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what was asked of it, so that a clock read next tells the truth."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+
+
+# ------------------------------------------------------------------------------------------------
+# Evaluation
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model's predictions are worth.
+
+    loss:              mean cross-entropy
+    accuracy:          correct / all, in [0, 1]: the confusion matrix's diagonal over its sum
+    confusion_matrix:  int64 (classes, classes); row: true class, column: predicted class
+    """
+
+    loss: float
+    accuracy: float
+    confusion_matrix: Tensor
+
+
+def score(logits: Tensor, labels: Tensor) -> Scores:
+    """Score float logits (N, classes) against int64 labels (N,)."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    confusion_matrix = multiclass_confusion_matrix(logits.argmax(dim=1), labels, num_classes=logits.shape[1])
+    accuracy = confusion_matrix.trace().item() / len(labels)
+    return Scores(F.cross_entropy(logits, labels).item(), accuracy, confusion_matrix)
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
+    """Return float32 logits (N, classes) for uint8 images (N, C, H, W) on the model's device."""
+    model.eval()
+    return torch.cat([model(to_float(batch)) for batch in images.split(batch_size)])
+
+
+def evaluate(model: nn.Module, image_set: ImageSet) -> Scores:
+    """Score model on every image of image_set; both on the same device."""
+    return score(predict_logits(model, image_set.images), image_set.labels)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One trained model, with the names and units it has in results.json."""
+
+    name: str
+    optimizer: str
+    seed: int
+    parameters: int
+    test_accuracy: float
+    test_loss: float
+    training_seconds: float
+    epochs: list[Epoch]
+    confusion_matrix: list[list[int]]
+
+
+def make_result(model: nn.Module, history: list[Epoch], scores: Scores, seed: int) -> Result:
+    return Result(
+        name=type(model).__name__,
+        optimizer="Adam",
+        seed=seed,
+        parameters=count_parameters(model),
+        test_accuracy=scores.accuracy,
+        test_loss=scores.loss,
+        training_seconds=sum(epoch.seconds for epoch in history),
+        epochs=history,
+        confusion_matrix=scores.confusion_matrix.tolist(),
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+# Saving and loading
+# ------------------------------------------------------------------------------------------------
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Put each content at its path: all of them or, where one cannot be written, none.
+
+    Each is written beside its place first and then moved there in one step, so that whatever
+    interrupts the program, a file is the old one or the new one, whole. Raises UserError.
+    """
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    try:
+        for path, temporary in temporaries.items():
+            temporary.write_bytes(contents[path])
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; the earlier files are as they were") from error
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make folder where it is missing. Raises UserError if no file can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"cannot write to the folder {folder}: {error.strerror}") from error
+
+
+def serialize_model(model: nn.Module) -> bytes:
+    """Return what torch.save writes of the model's state dict, as contiguous float32 CPU tensors."""
+    buffer = io.BytesIO()
+    state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def load_model(path: str | Path = "models/CNN_model.pth", device: str | torch.device = "cpu") -> TinyVGG:
+    """Return the TinyVGG saved at path, in eval mode on device; its sizes are read off the weights.
+
+    Nothing in the file is executed. Raises UserError (a ValueError) if path is not a TinyVGG's state dict.
+    """
+    if not Path(path).exists():
+        raise UserError(f"{path} does not exist; `python fashion_mnist_cnn.py` trains a model and writes it")
+    try:
+        # torch.save writes a zip archive; nothing else is worth handing to an unpickler.
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is no model file: it was cut short or not written by torch.save")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        hidden_units, in_channels = state["conv_block_1.0.weight"].shape[:2]
+        num_classes, features = state["classifier.1.weight"].shape
+        model = TinyVGG(in_channels, hidden_units, num_classes, image_size=4 * math.isqrt(features // hidden_units))
+        model.load_state_dict(state)
+    except UserError:
+        raise
+    except Exception as error:  # torch.load has no list of what a strange file makes it raise
+        raise UserError(f"{path} is not a TinyVGG state dict ({type(error).__name__})") from error
+    return model.to(device).eval()
+
+
+# ------------------------------------------------------------------------------------------------
+# Pictures
+# ------------------------------------------------------------------------------------------------
+
+# Okabe and Ito's palette, made to be told apart by the colour-blind too.
+MODEL_COLORS = {"MLP": "#E69F00", "TinyVGG": "#0072B2"}
+CORRECT_COLOR, WRONG_COLOR = "#009E73", "#D55E00"
+
+
+def draw_figures(results: Sequence[Result], logits: Tensor, test_set: ImageSet, seed: int) -> dict[str, "Figure"]:
+    """Return the three pictures under their file names.
+
+    logits are float (N, classes), the CNN's on test_set; the last of results is the CNN's.
+    seed chooses the nine examples.
+    """
+    cnn = results[-1]
+    chosen = torch.randperm(len(test_set), generator=torch.Generator().manual_seed(seed))[:9].to(logits.device)
+    return {
+        "accuracy_model_graph.png": plot_accuracy(
+            [result.name for result in results],
+            [result.test_accuracy for result in results],
+            [result.training_seconds for result in results],
+            f"{len(test_set):,} test images of FashionMNIST",
+        ),
+        "confusion_matrix.png": plot_confusion_matrix(
+            torch.tensor(cnn.confusion_matrix),
+            test_set.class_names,
+            f"{cnn.name}: {cnn.test_accuracy:.2%} of {len(test_set):,} test images right",
+        ),
+        "prediction_examples.png": plot_predictions(
+            test_set.images[chosen],
+            test_set.labels[chosen].tolist(),
+            logits[chosen].argmax(dim=1).tolist(),
+            test_set.class_names,
+            f"{cnn.name} on nine random test images",
+        ),
+    }
+
+
+def plot_accuracy(names: Sequence[str], accuracies: Sequence[float], seconds: Sequence[float], title: str) -> "Figure":
+    """Draw a bar a model: test accuracy in [0, 1] on the left, seconds of training on the right."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    colors = [MODEL_COLORS[name] for name in names]
+    percents = [100 * accuracy for accuracy in accuracies]
+    for axes, values, label, unit in (
+        (panels[0], percents, "test accuracy (%)", "%.2f %%"),
+        (panels[1], seconds, "training time (s)", "%.1f s"),
+    ):
+        bars = axes.bar(names, values, color=colors, width=0.6)
+        axes.bar_label(bars, fmt=unit, padding=3)
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(y=0.12)
+    panels[0].set_ylim(0, 110)
+    panels[0].set_yticks(range(0, 101, 20))
+    figure.suptitle(title)
+    return figure
+
+
+def plot_confusion_matrix(confusion_matrix: Tensor, class_names: Sequence[str], title: str) -> "Figure":
+    """Draw an int64 (classes, classes) matrix, rows the true class, as counts and shares of each row."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # mlxtend draws through pyplot, which would else look for a screen
+    import matplotlib.pyplot as plt
+    from mlxtend.plotting import plot_confusion_matrix as mlxtend_plot
+
+    figure, axes = mlxtend_plot(
+        confusion_matrix.numpy(force=True), figsize=(9, 9), show_normed=True, class_names=class_names
+    )
+    plt.close(figure)  # mlxtend registers it with pyplot, which would keep it in memory for good
+    figure.set_layout_engine("constrained")
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    return figure
+
+
+def plot_predictions(
+    images: Tensor, labels: Sequence[int], predictions: Sequence[int], class_names: Sequence[str], title: str
+) -> "Figure":
+    """Draw nine images (uint8 (9, C, H, W)) in a 3 x 3 grid, each with its predicted and true class."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 8.5), layout="constrained")
+    for axes, image, label, prediction in zip(figure.subplots(3, 3).flat, images, labels, predictions, strict=True):
+        correct = label == prediction
+        color = CORRECT_COLOR if correct else WRONG_COLOR
+        axes.imshow(image.permute(1, 2, 0).numpy(force=True), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(
+            f"{'✓' if correct else '✗'} predicted: {class_names[prediction]}\ntrue: {class_names[label]}",
+            color=color,
+            fontsize=11,
+            fontweight="normal" if correct else "bold",
+        )
+        axes.set(xticks=[], yticks=[])
+        # A dashed frame marks a mistake where colours cannot be told apart.
+        for spine in axes.spines.values():
+            spine.set(color=color, linewidth=3, linestyle="-" if correct else "--")
+    figure.suptitle(title)
+    return figure
+
+
+def render_png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------
+# Command line
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run can be told from the command line."""
+
+    epochs: int = 3
+    batch_size: int = 64
+    learning_rate: float = 0.01
+    hidden_units: int = 10
+    seed: int = 42
+    device: str = "auto"
+    data_dir: str = "data_1"
+    models_dir: str = "models"
+    assets_dir: str = "assets"
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    """Read the command line; a value that makes no sense ends the program with one line and exit code 2."""
+    parser = argparse.ArgumentParser(
+        description="Train an MLP and a TinyVGG CNN on FashionMNIST, compare them, and save the CNN.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    # argparse prints the usage before the message; one line is easier to find.
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (see --help)\n")
+    training = parser.add_argument_group("training")
+    training.add_argument("--epochs", type=number(int, 1, 1000), metavar="N", help="passes over the training set")
+    training.add_argument("--batch-size", type=number(int, 1, 60000), metavar="N", help="images in a training step")
+    training.add_argument(
+        "--learning-rate", type=number(float, 1e-9, 100), metavar="X", help="highest learning rate of the run"
+    )
+    training.add_argument(
+        "--hidden-units",
+        type=number(int, 1, 1024),
+        metavar="N",
+        help="hidden units of the MLP, channels of every convolution of TinyVGG",
+    )
+    training.add_argument(
+        "--seed", type=number(int, 0, 2**32 - 1), metavar="N", help="decides first weights, image order and examples"
+    )
+    training.add_argument(
+        "--device", choices=["auto", "cpu", "cuda", "mps"], help="where to train; auto takes a GPU where there is one"
+    )
+    folders = parser.add_argument_group("folders")
+    folders.add_argument("--data-dir", metavar="DIR", help="where the dataset is, or is downloaded to")
+    folders.add_argument("--models-dir", metavar="DIR", help="where CNN_model.pth is written")
+    folders.add_argument("--assets-dir", metavar="DIR", help="where the pictures and results.json are written")
+    parser.set_defaults(**asdict(Settings()))
+    settings = Settings(**vars(parser.parse_args(argv)))
+    if settings.device not in ("auto", *available_devices()):
+        parser.error(f"argument --device: there is no {settings.device} on this machine")
+    return settings
+
+
+def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    """Return an argparse type that takes a number from low to high and nothing else."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan  # lies in no range
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a {'whole ' if kind is int else ''}number from {low} to {high}"
+            )
+        return value
+
+    return parse
+
+
+def available_devices() -> list[str]:
+    """The kinds of device on this machine, fastest first."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [device for device, is_there in present.items() if is_there]
+
+
+def compare(
+    settings: Settings, device: torch.device, train_set: ImageSet, test_set: ImageSet
+) -> tuple[list[Result], TinyVGG]:
+    """Train both models by the same recipe; return their results and the trained CNN."""
+    results = []
+    for build in (MLP, TinyVGG):
+        torch.manual_seed(settings.seed)
+        model = build(hidden_units=settings.hidden_units).to(device)
+        print(f"{build.__name__}: {count_parameters(model):,} parameters", flush=True)
+        history = train(
+            model,
+            train_set,
+            test_set,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            seed=settings.seed,
+            on_epoch_end=print_epoch,
+        )
+        results.append(make_result(model, history, evaluate(model, test_set), settings.seed))
+    return results, model
+
+
+def print_epoch(number: int, epoch: Epoch) -> None:
+    print(
+        f"  epoch {number}: train loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.2%}   "
+        f"test loss {epoch.test_loss:.4f}, accuracy {epoch.test_accuracy:.2%}   {epoch.seconds:.1f} s",
+        flush=True,
+    )
+
+
+def print_table(results: Sequence[Result]) -> None:
+    print(f"\n{'model':<10}{'parameters':>12}{'test accuracy':>16}{'test loss':>12}{'training time':>16}")
+    for r in results:
+        print(
+            f"{r.name:<10}{r.parameters:>12,}{r.test_accuracy:>16.2%}{r.test_loss:>12.4f}{r.training_seconds:>14.1f} s"
+        )
+
+
+def describe_run(
+    settings: Settings, device: torch.device, train_set: ImageSet, test_set: ImageSet, results: Sequence[Result]
+) -> dict[str, Any]:
+    """Collect what results.json holds: all that a reader needs to judge the figures or repeat them."""
+    return {
+        "dataset": {
+            "name": "FashionMNIST",
+            "train_images": len(train_set),
+            "test_images": len(test_set),
+            "image_shape": list(train_set.images.shape[1:]),
+            "class_names": list(train_set.class_names),
+        },
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "device": device.type,
+            "device_name": device_name(device),
+            "threads": torch.get_num_threads(),
+            "precision": "float32",
+        },
+        "settings": asdict(settings),
+        "models": [asdict(result) for result in results],
+    }
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")  # Linux alone; platform.processor() says only x86_64 there
+    names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def run(settings: Settings) -> None:
+    """The whole job: load, train, compare, save, draw."""
+    models_dir, assets_dir = Path(settings.models_dir), Path(settings.assets_dir)
+    for folder in (models_dir, assets_dir):
+        check_writable(folder)
+    device = torch.device(available_devices()[0] if settings.device == "auto" else settings.device)
+    train_set, test_set = (image_set.to(device) for image_set in load_fashion_mnist(Path(settings.data_dir)))
+    print(f"FashionMNIST: {len(train_set):,} training and {len(test_set):,} test images, on {device_name(device)}")
+
+    results, cnn = compare(settings, device, train_set, test_set)
+    print_table(results)
+
+    logits = predict_logits(cnn, test_set.images)
+    report = describe_run(settings, device, train_set, test_set, results)
+    model_path = models_dir / "CNN_model.pth"
+    outputs = {
+        model_path: serialize_model(cnn),
+        assets_dir / "results.json": (json.dumps(report, indent=2) + "\n").encode(),
+    }
+    for name, figure in draw_figures(results, logits, test_set, settings.seed).items():
+        outputs[assets_dir / name] = render_png(figure)
+    write_files(outputs)
+    if not torch.equal(logits, predict_logits(load_model(model_path, device), test_set.images)):
+        raise UserError(f"{model_path}: the model read back does not answer as the trained one did")
+    print(f"\nThe CNN is in {model_path}, the pictures and results.json are in {assets_dir}{os.sep}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit code: 0, 1 for what went wrong, 130 after Ctrl-C."""
+    settings = parse_args(argv)
+    try:
+        run(settings)
+    except UserError as error:
+        print(f"fashion_mnist_cnn.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("fashion_mnist_cnn.py: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
