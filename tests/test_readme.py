@@ -1,0 +1,51 @@
+import json
+import re
+import subprocess
+import sys
+
+import fashion_mnist_cnn as program
+from conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+REPORT = json.loads((REPOSITORY / "assets/results.json").read_text())
+
+
+def test_the_table_is_that_of_the_committed_run():
+    table = re.search(r"<!-- results -->\n(.*)<!-- /results -->", README, re.DOTALL)[1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
+    assert rows == [
+        [
+            model["name"],
+            f"{model['parameters']:,}",
+            f"{model['test_accuracy']:.2%}",
+            f"{model['test_loss']:.4f}",
+            f"{model['training_seconds']:.1f} s",
+        ]
+        for model in REPORT["models"]
+    ]
+
+
+def test_it_says_on_what_the_figures_were_measured():
+    text = re.search(r"<!-- environment -->\n(.*)<!-- /environment -->", README, re.DOTALL)[1]
+    environment = REPORT["environment"]
+    for key in ("python", "torch", "torchvision", "device_name", "precision"):
+        assert str(environment[key]) in text
+    assert f"{environment['threads']} threads" in text and f"seed {REPORT['settings']['seed']}" in text
+
+
+def test_the_snippet_runs():
+    snippet = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    result = subprocess.run([sys.executable, "-c", snippet], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"Ankle boot, probability [01]\.\d\d\n", result.stdout)
+
+
+def test_every_option_is_listed_with_its_default():
+    listed = dict(re.findall(r"^--([a-z-]+) .*\((\S+)\)$", README, re.MULTILINE))
+    assert listed == {name.replace("_", "-"): str(value) for name, value in vars(program.Settings()).items()}
+
+
+def test_every_picture_shown_is_there():
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert len(shown) == len(set(shown)) >= 3
+    assert all((REPOSITORY / path).read_bytes().startswith(b"\x89PNG") for path in shown)

@@ -1,0 +1,67 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+import fashion_mnist_cnn as program
+
+RECIPE = {"epochs": 2, "batch_size": 50, "learning_rate": 0.01, "seed": 3}
+
+
+def tiny_model(seed: int = 0) -> program.TinyVGG:
+    torch.manual_seed(seed)
+    return program.TinyVGG(hidden_units=2, num_classes=4)
+
+
+def test_the_same_seed_gives_the_same_bytes(random_set):
+    runs = []
+    for _ in range(2):
+        model = tiny_model()
+        program.train(model, random_set, random_set, **RECIPE)
+        runs.append(program.serialize_model(model))
+    assert runs[0] == runs[1]
+
+
+def test_another_seed_shuffles_otherwise(random_set):
+    models = [tiny_model(), tiny_model()]
+    program.train(models[0], random_set, random_set, **RECIPE)
+    program.train(models[1], random_set, random_set, **(RECIPE | {"seed": 4}))
+    assert program.serialize_model(models[0]) != program.serialize_model(models[1])
+
+
+def test_training_leaves_the_global_random_state_alone(random_set):
+    model = tiny_model()
+    before = torch.get_rng_state()
+    program.train(model, random_set, random_set, **RECIPE)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_learns_images_by_heart(random_set):
+    few = replace(random_set, images=random_set.images[:20], labels=random_set.labels[:20])
+    torch.manual_seed(0)
+    model = program.TinyVGG(hidden_units=8, num_classes=4)
+    history = program.train(model, few, few, epochs=60, batch_size=10, learning_rate=0.01, seed=0)
+    assert history[-1].test_accuracy == 1.0
+    assert history[-1].train_loss < history[0].train_loss / 10
+
+
+def test_every_epoch_is_reported(random_set):
+    reported = []
+    history = program.train(
+        tiny_model(),
+        random_set,
+        random_set,
+        **RECIPE,
+        on_epoch_end=lambda number, epoch: reported.append((number, epoch)),
+    )
+    assert reported == list(enumerate(history, start=1)) and len(history) == 2
+    assert all(epoch.seconds > 0 for epoch in history)
+
+
+@pytest.mark.parametrize("batch_size", [1, 64, 203, 1000])
+def test_each_image_is_trained_on_once_an_epoch(random_set, batch_size, monkeypatch):
+    seen = []
+    monkeypatch.setattr(program, "to_float", lambda images: seen.append(images) or images.float().div(255))
+    program.train(tiny_model(), random_set, random_set, epochs=1, batch_size=batch_size, learning_rate=0.01, seed=0)
+    trained = torch.cat(seen)[: len(random_set)]
+    assert sorted(map(hash, map(bytes, trained.numpy()))) == sorted(map(hash, map(bytes, random_set.images.numpy())))
