@@ -24,6 +24,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -241,6 +242,7 @@ def train(
     The model and both sets must be on the same device. Adam's learning rate rises to
     learning_rate and falls to zero again over the run (the one-cycle policy, Smith and Topin
     2018, arXiv:1708.07120). seed decides the order of the images and nothing else.
+    Raises UserError if the loss is no longer a finite number.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     steps = epochs * math.ceil(len(train_set) / batch_size)
@@ -252,12 +254,19 @@ def train(
     for number in range(1, epochs + 1):
         start = time.perf_counter()
         order = torch.randperm(len(train_set), generator=shuffler).to(train_set.labels.device)
-        batches = tqdm(order.split(batch_size), desc=f"epoch {number}/{epochs}", leave=False, disable=None)
+        batches = tqdm(
+            order.split(batch_size), desc=f"epoch {number}/{epochs}", unit=" steps", leave=False, disable=None
+        )
         logits = train_one_epoch(model, train_set, batches, optimizer, schedule)
         wait_for(train_set.labels.device)
         seconds = time.perf_counter() - start
         trained = score(logits, train_set.labels[order])
         tested = evaluate(model, test_set)
+        if not math.isfinite(trained.loss + tested.loss):
+            raise UserError(
+                f"training diverged: the loss of epoch {number} is not a finite number; "
+                f"a learning rate below {learning_rate:g} may help"
+            )
         history.append(Epoch(trained.loss, trained.accuracy, tested.loss, tested.accuracy, seconds))
         if on_epoch_end:
             on_epoch_end(number, history[-1])
@@ -273,10 +282,13 @@ def train_one_epoch(
 ) -> Tensor:
     """Take one optimizer step on each mini-batch of image numbers; return the logits, in their order."""
     model.train()
+    device = train_set.images.device
+    mixed_precision = training_precision(device) == torch.bfloat16
     epoch_logits = []
     for step, batch in enumerate(batches):
-        logits = model(to_float(train_set.images[batch]))
-        loss = F.cross_entropy(logits, train_set.labels[batch])
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
+            logits = model(to_float(train_set.images[batch]))
+        loss = F.cross_entropy(logits.float(), train_set.labels[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -285,8 +297,19 @@ def train_one_epoch(
         epoch_logits.append(logits.detach())
         # Reading the loss makes the processor wait for a GPU, so only where somebody watches.
         if not batches.disable and step % 50 == 0:
-            batches.set_postfix(loss=f"{loss.item():.3f}")
-    return torch.cat(epoch_logits)
+            batches.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    return torch.cat(epoch_logits).float()
+
+
+def training_precision(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where a CPU multiplies it natively, else float32.
+
+    Emulated bfloat16 is slower than float32; and on a GPU networks this small wait for kernels to
+    be launched, not for arithmetic.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot tell
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if device.type == "cpu" and native else torch.float32
 
 
 def wait_for(device: torch.device) -> None:
@@ -327,7 +350,8 @@ def score(logits: Tensor, labels: Tensor) -> Scores:
 def predict_logits(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
     """Return float32 logits (N, classes) for uint8 images (N, C, H, W) on the model's device."""
     model.eval()
-    return torch.cat([model(to_float(batch)) for batch in images.split(batch_size)])
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # else a GPU rounds to 10 bits
+        return torch.cat([model(to_float(batch)) for batch in images.split(batch_size)])
 
 
 def evaluate(model: nn.Module, image_set: ImageSet) -> Scores:
@@ -348,6 +372,14 @@ class Result:
     training_seconds: float
     epochs: list[Epoch]
     confusion_matrix: list[list[int]]
+
+
+def group_by_model(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Return the runs of each model under its name, in the order in which they were trained."""
+    runs: dict[str, list[Result]] = {}
+    for result in results:
+        runs.setdefault(result.name, []).append(result)
+    return runs
 
 
 def make_result(model: nn.Module, history: list[Epoch], scores: Scores, seed: int) -> Result:
@@ -440,16 +472,16 @@ CORRECT_COLOR, WRONG_COLOR = "#009E73", "#D55E00"
 def draw_figures(results: Sequence[Result], logits: Tensor, test_set: ImageSet, seed: int) -> dict[str, "Figure"]:
     """Return the three pictures under their file names.
 
-    logits are float (N, classes), the CNN's on test_set; the last of results is the CNN's.
-    seed chooses the nine examples.
+    logits are float (N, classes), on test_set and of the first CNN in results. seed chooses the nine examples.
     """
-    cnn = results[-1]
+    models = group_by_model(results)
+    cnn = models["TinyVGG"][0]
     chosen = torch.randperm(len(test_set), generator=torch.Generator().manual_seed(seed))[:9].to(logits.device)
     return {
         "accuracy_model_graph.png": plot_accuracy(
-            [result.name for result in results],
-            [result.test_accuracy for result in results],
-            [result.training_seconds for result in results],
+            list(models),
+            [[run.test_accuracy for run in runs] for runs in models.values()],
+            [[run.training_seconds for run in runs] for runs in models.values()],
             f"{len(test_set):,} test images of FashionMNIST",
         ),
         "confusion_matrix.png": plot_confusion_matrix(
@@ -467,23 +499,37 @@ def draw_figures(results: Sequence[Result], logits: Tensor, test_set: ImageSet, 
     }
 
 
-def plot_accuracy(names: Sequence[str], accuracies: Sequence[float], seconds: Sequence[float], title: str) -> "Figure":
-    """Draw a bar a model: test accuracy in [0, 1] on the left, seconds of training on the right."""
+def plot_accuracy(
+    names: Sequence[str], accuracies: Sequence[Sequence[float]], seconds: Sequence[Sequence[float]], title: str
+) -> "Figure":
+    """Draw a bar a model: test accuracy in [0, 1] on the left, seconds of training on the right.
+
+    accuracies and seconds hold a list of runs for each name. Of several runs the bar is the mean,
+    the error bar one standard deviation either way, and each run a dot.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
-    colors = [MODEL_COLORS[name] for name in names]
-    percents = [100 * accuracy for accuracy in accuracies]
-    for axes, values, label, unit in (
-        (panels[0], percents, "test accuracy (%)", "%.2f %%"),
-        (panels[1], seconds, "training time (s)", "%.1f s"),
+    percents = [[100 * accuracy for accuracy in runs] for runs in accuracies]
+    for axes, values, label, unit, digits in (
+        (panels[0], percents, "test accuracy (%)", "%", 2),
+        (panels[1], seconds, "training time (s)", "s", 1),
     ):
-        bars = axes.bar(names, values, color=colors, width=0.6)
-        axes.bar_label(bars, fmt=unit, padding=3)
+        for place, (name, runs) in enumerate(zip(names, values, strict=True)):
+            text, top = f"{mean(runs):.{digits}f}", max(runs)
+            axes.bar(name, mean(runs), color=MODEL_COLORS[name], width=0.6)
+            if len(runs) > 1:
+                axes.errorbar(place, mean(runs), stdev(runs), color="black", capsize=8)
+                dots = [place - 0.25 + 0.5 * i / (len(runs) - 1) for i in range(len(runs))]
+                axes.scatter(dots, runs, s=12, color="black", alpha=0.6, zorder=3)
+                text += f" ± {stdev(runs):.{digits}f}"
+                top = max(top, mean(runs) + stdev(runs))
+            above = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(f"{text} {unit}", (place, top), **above)
         axes.set_ylabel(label)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(y=0.12)
+        axes.set_ylim(0, 1.15 * max(max(runs) for runs in values))
     panels[0].set_ylim(0, 110)
     panels[0].set_yticks(range(0, 101, 20))
     figure.suptitle(title)
@@ -552,6 +598,7 @@ class Settings:
     learning_rate: float = 0.01
     hidden_units: int = 10
     seed: int = 42
+    runs: int = 1
     device: str = "auto"
     data_dir: str = "data_1"
     models_dir: str = "models"
@@ -581,6 +628,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
     )
     training.add_argument(
         "--seed", type=number(int, 0, 2**32 - 1), metavar="N", help="decides first weights, image order and examples"
+    )
+    training.add_argument(
+        "--runs", type=number(int, 1, 1000), metavar="N", help="train both models N times: seed, seed + 1, ..."
     )
     training.add_argument(
         "--device", choices=["auto", "cpu", "cuda", "mps"], help="where to train; auto takes a GPU where there is one"
@@ -622,24 +672,39 @@ def available_devices() -> list[str]:
 def compare(
     settings: Settings, device: torch.device, train_set: ImageSet, test_set: ImageSet
 ) -> tuple[list[Result], TinyVGG]:
-    """Train both models by the same recipe; return their results and the trained CNN."""
-    results = []
-    for build in (MLP, TinyVGG):
-        torch.manual_seed(settings.seed)
-        model = build(hidden_units=settings.hidden_units).to(device)
-        print(f"{build.__name__}: {count_parameters(model):,} parameters", flush=True)
-        history = train(
-            model,
-            train_set,
-            test_set,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            seed=settings.seed,
-            on_epoch_end=print_epoch,
+    """Train both models by the same recipe, once a seed; return all results and the first seed's CNN."""
+    results, cnns = [], []
+    for seed in range(settings.seed, settings.seed + settings.runs):
+        for build in (MLP, TinyVGG):
+            torch.manual_seed(seed)
+            model = build(hidden_units=settings.hidden_units).to(device)
+            print(f"{build.__name__}: {count_parameters(model):,} parameters, seed {seed}", flush=True)
+            history = train(
+                model,
+                train_set,
+                test_set,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                seed=seed,
+                on_epoch_end=print_epoch,
+            )
+            results.append(make_result(model, history, evaluate(model, test_set), seed))
+            check_better_than_chance(results[-1], test_set, settings.learning_rate)
+        cnns.append(model)
+    return results, cnns[0]
+
+
+def check_better_than_chance(result: Result, test_set: ImageSet, learning_rate: float) -> None:
+    """Raises UserError if always naming the most frequent class would have done as well, give or take luck."""
+    share = test_set.labels.bincount().max().item() / len(test_set)
+    luck = 3 * math.sqrt(share * (1 - share) / len(test_set))  # three standard deviations of a guess
+    if result.test_accuracy <= share + luck:
+        raise UserError(
+            f"{result.name} with seed {result.seed} learned nothing: its test accuracy is "
+            f"{result.test_accuracy:.2%}, that of chance; a learning rate below {learning_rate:g}, "
+            "a smaller batch or more epochs may help"
         )
-        results.append(make_result(model, history, evaluate(model, test_set), settings.seed))
-    return results, model
 
 
 def print_epoch(number: int, epoch: Epoch) -> None:
@@ -651,11 +716,16 @@ def print_epoch(number: int, epoch: Epoch) -> None:
 
 
 def print_table(results: Sequence[Result]) -> None:
-    print(f"\n{'model':<10}{'parameters':>12}{'test accuracy':>16}{'test loss':>12}{'training time':>16}")
-    for r in results:
-        print(
-            f"{r.name:<10}{r.parameters:>12,}{r.test_accuracy:>16.2%}{r.test_loss:>12.4f}{r.training_seconds:>14.1f} s"
-        )
+    """Print a line a model; where there are several runs, also how far they lie apart."""
+    several = len(results) > len(group_by_model(results))
+    print(f"\n{'model':<10}{'parameters':>12}{'test accuracy':>16}{'test loss':>12}{'training time':>16}", end="")
+    print(f"{'accuracy: sd':>16}{'min':>9}{'max':>9}{'runs':>6}" if several else "")
+    for name, runs in group_by_model(results).items():
+        accuracies = [run.test_accuracy for run in runs]
+        loss, seconds = (mean(getattr(run, field) for run in runs) for field in ("test_loss", "training_seconds"))
+        print(f"{name:<10}{runs[0].parameters:>12,}{mean(accuracies):>16.2%}{loss:>12.4f}{seconds:>14.1f} s", end="")
+        spread = f"{stdev(accuracies):>16.2%}{min(accuracies):>9.2%}{max(accuracies):>9.2%}" if several else ""
+        print(f"{spread}{len(runs):>6}" if several else "")
 
 
 def describe_run(
@@ -670,17 +740,22 @@ def describe_run(
             "image_shape": list(train_set.images.shape[1:]),
             "class_names": list(train_set.class_names),
         },
-        "environment": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "device": device.type,
-            "device_name": device_name(device),
-            "threads": torch.get_num_threads(),
-            "precision": "float32",
-        },
+        "environment": describe_environment(device),
         "settings": asdict(settings),
         "models": [asdict(result) for result in results],
+    }
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Collect what the time that training takes depends on, besides the program."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "device": device.type,
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "precision": str(training_precision(device)).removeprefix("torch."),
     }
 
 

@@ -170,3 +170,48 @@ def test_the_committed_model_is_the_one_of_the_committed_results():
     assert report["settings"] == vars(program.Settings())
     assert cnn["test_accuracy"] >= 0.90
     assert stock_correct(REPOSITORY / "models/CNN_model.pth") == round(cnn["test_accuracy"] * 10_000)
+
+
+@pytest.fixture
+def few_images(fashion_mnist) -> list[program.ImageSet]:
+    return [program.ImageSet(s.images[:3000], s.labels[:3000], s.class_names) for s in fashion_mnist]
+
+
+def test_several_runs_take_a_seed_each_and_keep_the_first_cnn(few_images, capsys):
+    settings = program.Settings(epochs=1, runs=2, seed=5)
+    results, cnn = program.compare(settings, torch.device("cpu"), *few_images)
+    assert [(result.name, result.seed) for result in results] == [
+        ("MLP", 5),
+        ("TinyVGG", 5),
+        ("MLP", 6),
+        ("TinyVGG", 6),
+    ]
+    assert program.evaluate(cnn, few_images[1]).accuracy == results[1].test_accuracy != results[3].test_accuracy
+
+    alone, _ = program.compare(program.Settings(epochs=1, seed=6), torch.device("cpu"), *few_images)
+    assert [result.confusion_matrix for result in alone] == [result.confusion_matrix for result in results[2:]]
+
+
+def made_up_result(name: str, accuracy: float) -> program.Result:
+    return program.Result(name, "Adam", 0, 7960, accuracy, 0.5, 2.0, [], [])
+
+
+def test_the_table_of_several_runs_says_how_far_they_lie_apart(capsys):
+    program.print_table([made_up_result("MLP", accuracy) for accuracy in (0.80, 0.82, 0.84)])
+    header, row = capsys.readouterr().out.strip().splitlines()
+    assert header.split()[-5:] == ["accuracy:", "sd", "min", "max", "runs"]
+    assert row.split() == ["MLP", "7,960", "82.00%", "0.5000", "2.0", "s", "2.00%", "80.00%", "84.00%", "3"]
+
+
+def test_the_table_of_one_run_is_plain(capsys):
+    program.print_table([made_up_result("MLP", 0.8), made_up_result("TinyVGG", 0.9)])
+    header, *rows = capsys.readouterr().out.strip().splitlines()
+    assert "sd" not in header and [len(row.split()) for row in rows] == [6, 6]
+
+
+def test_a_model_no_better_than_chance_is_told(fashion_mnist):
+    # Guessing gets 10 %, and with 10,000 images one guess in a thousand gets more than 10.9 %.
+    program.check_better_than_chance(made_up_result("MLP", 0.11), fashion_mnist[1], 0.01)
+    for accuracy in (0.0, 0.1, 0.108):
+        with pytest.raises(program.UserError, match=r"MLP with seed 0 learned nothing.*chance"):
+            program.check_better_than_chance(made_up_result("MLP", accuracy), fashion_mnist[1], 0.01)

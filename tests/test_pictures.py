@@ -11,7 +11,13 @@ CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
 
 
 def accuracy_figure():
-    return program.plot_accuracy(["MLP", "TinyVGG"], [0.8412, 0.9063], [2.1, 15.0], "title")
+    return program.plot_accuracy(["MLP", "TinyVGG"], [[0.8412], [0.9063]], [[2.1], [15.0]], "title")
+
+
+def several_runs_figure():
+    return program.plot_accuracy(
+        ["MLP", "TinyVGG"], [[0.84, 0.85, 0.83], [0.9, 0.91, 0.92]], [[2, 3, 1], [9, 10, 11]], "title"
+    )
 
 
 def confusion_figure():
@@ -27,22 +33,29 @@ def texts(figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_text()]
 
 
-@pytest.mark.parametrize("draw", [accuracy_figure, confusion_figure, predictions_figure])
+@pytest.mark.parametrize("draw", [accuracy_figure, several_runs_figure, confusion_figure, predictions_figure])
 def test_nothing_is_cut_off_and_pyplot_keeps_nothing(draw):
     figure = draw()
     picture = matplotlib.image.imread(io.BytesIO(program.render_png(figure)), format="png")
     assert picture.shape[1] >= 800, "too narrow for a README"
-    frame = figure.bbox
-    for text in figure.findobj(lambda artist: hasattr(artist, "get_text")):
-        if text.get_text() and text.get_visible():
-            box = text.get_window_extent()
-            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= frame.x1 and box.y1 <= frame.y1, text.get_text()
+    drawn, page = figure.get_tightbbox(), figure.bbox_inches
+    assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= page.x1 and drawn.y1 <= page.y1
     assert plt.get_fignums() == []
 
 
 def test_the_bars_carry_their_values():
     shown = texts(accuracy_figure())
     assert {"84.12 %", "90.63 %", "2.1 s", "15.0 s"} <= set(shown)
+
+
+def test_several_runs_get_error_bars_and_a_dot_each():
+    figure = several_runs_figure()
+    assert {"84.00 ± 1.00 %", "91.00 ± 1.00 %", "10.0 ± 1.0 s"} <= set(texts(figure))
+    dots = [
+        len(cloud.get_offsets()) for axes in figure.axes for cloud in axes.collections if len(cloud.get_offsets()) > 1
+    ]
+    assert dots == [3, 3, 3, 3]
+    assert not accuracy_figure().axes[0].collections
 
 
 def test_the_matrix_has_counts_shares_and_all_names():

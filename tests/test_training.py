@@ -65,3 +65,16 @@ def test_each_image_is_trained_on_once_an_epoch(random_set, batch_size, monkeypa
     program.train(tiny_model(), random_set, random_set, epochs=1, batch_size=batch_size, learning_rate=0.01, seed=0)
     trained = torch.cat(seen)[: len(random_set)]
     assert sorted(map(hash, map(bytes, trained.numpy()))) == sorted(map(hash, map(bytes, random_set.images.numpy())))
+
+
+def test_a_loss_that_is_not_finite_is_told(random_set):
+    with pytest.raises(program.UserError, match=r"training diverged.*below 1e\+30"):
+        program.train(tiny_model(), random_set, random_set, **(RECIPE | {"learning_rate": 1e30}))
+
+
+def test_bfloat16_is_for_processors_that_have_it(monkeypatch):
+    cpu = torch.device("cpu")
+    for capabilities, precision in (({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert program.training_precision(cpu) == precision
+        assert program.training_precision(torch.device("cuda")) == torch.float32

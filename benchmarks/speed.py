@@ -1,0 +1,145 @@
+"""Time the textbook's training loop and ours, turn by turn in one process, then both programs whole.
+
+python benchmarks/speed.py                   # 1 seed; ours with 1 and with 3 epochs, the textbook with 3
+python benchmarks/speed.py --seeds 3 --device cuda
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean
+
+import torch
+from textbook import DATA, build_textbook_model, train_textbook
+from torch import nn
+
+import fashion_mnist_cnn as program
+
+REPOSITORY = Path(program.__file__).parent
+IMAGES = 60_000
+# Multiplications and additions of TinyVGG on one image: outputs x weights that each sees x 2.
+FORWARD = {
+    "conv 1 -> 10 at 28 x 28": 28 * 28 * 10 * 9 * 1 * 2,
+    "conv 10 -> 10 at 28 x 28": 28 * 28 * 10 * 9 * 10 * 2,
+    "2 conv 10 -> 10 at 14 x 14": 2 * 14 * 14 * 10 * 9 * 10 * 2,
+    "linear 490 -> 10": 490 * 10 * 2,
+}
+
+
+def print_environment(device: torch.device) -> None:
+    print(", ".join(f"{key} {value}" for key, value in program.describe_environment(device).items()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1, help="turns, each with another seed (1)")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of the textbook and of our longer run (3)")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    print_environment(device)
+    train_set, test_set = (image_set.to(device) for image_set in program.load_fashion_mnist(DATA))
+
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for seed in range(arguments.seeds):
+        for kind in (program.MLP, program.TinyVGG):
+            textbook = build_textbook_model(kind, seed)
+            taken = {f"textbook, {arguments.epochs} epochs": train_textbook(textbook, arguments.epochs, device.type)}
+            for epochs in sorted({1, arguments.epochs}):
+                history = train_ours(kind, seed, epochs, train_set, test_set)
+                taken[f"ours, {epochs} epochs"] = sum(epoch.seconds for epoch in history)
+            for loop, value in taken.items():
+                seconds.setdefault((kind.__name__, loop), []).append(value)
+    print_times(seconds, arguments.epochs)
+    print_utilization(IMAGES / mean(seconds["TinyVGG", "ours, 1 epochs"]), device)
+    if device.type == "cpu":
+        print_whole_programs()
+
+
+def train_ours(
+    kind: type[nn.Module], seed: int, epochs: int, train_set: program.ImageSet, test_set: program.ImageSet
+) -> list[program.Epoch]:
+    """Train a model by our default recipe; return its epochs."""
+    settings = program.Settings()
+    torch.manual_seed(seed)
+    return program.train(
+        kind().to(train_set.images.device),
+        train_set,
+        test_set,
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=seed,
+    )
+
+
+def print_times(seconds: dict[tuple[str, str], list[float]], textbook_epochs: int) -> None:
+    print(f"\n{'model':<9}{'loop':<22}{'training':>10}{'images/s':>10}{'textbook / this':>17}")
+    for (model, loop), taken in seconds.items():
+        epochs = int(loop.split()[-2])
+        ratio = mean(seconds[model, f"textbook, {textbook_epochs} epochs"]) / mean(taken)
+        print(f"{model:<9}{loop:<22}{mean(taken):>8.2f} s{epochs * IMAGES / mean(taken):>10,.0f}{ratio:>17.1f}")
+
+
+def print_utilization(images_per_second: float, device: torch.device) -> None:
+    """Compare the CNN step's arithmetic with the fastest matrix product this processor was seen to do."""
+    print("\nTinyVGG, arithmetic an image:")
+    for layer, count in FORWARD.items():
+        print(f"  {layer:<28}{count / 1e6:>7.3f} MFLOP")
+    # Backward: as much again for the weights and as much for the inputs, which the first layer does not need.
+    total = 3 * sum(FORWARD.values()) - FORWARD["conv 1 -> 10 at 28 x 28"]
+    print(f"  {'forward and backward':<28}{total / 1e6:>7.3f} MFLOP")
+    dtype = program.training_precision(device)
+    matrix = torch.randn(2048, 2048, device=device).to(dtype)
+    fastest = 0.0
+    for _ in range(10):
+        start = time.perf_counter()
+        matrix @ matrix
+        program.wait_for(device)
+        fastest = max(fastest, 2 * 2048**3 / (time.perf_counter() - start))
+    reached = total * images_per_second
+    print(
+        f"the step reaches {reached / 1e9:.0f} GFLOP/s, {reached / fastest:.0%} of the "
+        f"{fastest / 1e9:.0f} GFLOP/s of a 2048 x 2048 matrix product in {str(dtype).removeprefix('torch.')}"
+    )
+
+
+def print_whole_programs() -> None:
+    """Run both programs from start to exit, imports and pictures included."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = ["fashion_mnist_cnn.py", "--device", "cpu", "--models-dir", folder, "--assets-dir", folder]
+        commands = {"textbook": ["benchmarks/textbook.py", folder], "ours": ours}
+        measured = {name: run_program([sys.executable, *command]) for name, command in commands.items()}
+        starts = {
+            "import torch and torchvision.datasets": ["-c", "import torch; from torchvision import datasets"],
+            "import fashion_mnist_cnn": ["-c", "import fashion_mnist_cnn"],
+            "--help": ["fashion_mnist_cnn.py", "--help"],
+            "--epochs 0 (refused)": ["fashion_mnist_cnn.py", "--epochs", "0"],
+        }
+        # Turn by turn, and the shortest of seven: a start is short, and what disturbs it only ever adds.
+        rounds = [{name: run_program([sys.executable, *c])[0] for name, c in starts.items()} for _ in range(7)]
+    print(f"\n{'whole program, start to exit':<40}{'time':>9}{'peak memory':>14}")
+    for name, (taken, peak) in measured.items():
+        print(f"{name:<40}{taken:>7.1f} s{peak:>11.0f} MB")
+    print(f"ours takes 1/{measured['textbook'][0] / measured['ours'][0]:.1f} of the textbook's time")
+    print(f"\n{'start-up':<40}{'time':>9}{'ratio':>14}")
+    base = min(times["import torch and torchvision.datasets"] for times in rounds)
+    for name in starts:
+        fastest = min(times[name] for times in rounds)
+        print(f"{name:<40}{fastest:>7.2f} s{fastest / base:>14.2f}")
+
+
+def run_program(command: list[str]) -> tuple[float, float]:
+    """Return the seconds a command took and the most memory it held, in MB (10^6 bytes, Linux)."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, _, usage = os.wait4(process.pid, 0)
+    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()
