@@ -179,7 +179,7 @@ def few_images(fashion_mnist) -> list[program.ImageSet]:
 
 def test_several_runs_take_a_seed_each_and_keep_the_first_cnn(few_images, capsys):
     settings = program.Settings(epochs=1, runs=2, seed=5)
-    results, cnn = program.compare(settings, torch.device("cpu"), *few_images)
+    results, cnn, logits = program.compare(settings, torch.device("cpu"), *few_images)
     assert [(result.name, result.seed) for result in results] == [
         ("MLP", 5),
         ("TinyVGG", 5),
@@ -188,7 +188,9 @@ def test_several_runs_take_a_seed_each_and_keep_the_first_cnn(few_images, capsys
     ]
     assert program.evaluate(cnn, few_images[1]).accuracy == results[1].test_accuracy != results[3].test_accuracy
 
-    alone, _ = program.compare(program.Settings(epochs=1, seed=6), torch.device("cpu"), *few_images)
+    assert torch.equal(logits, program.predict_logits(cnn, few_images[1].images))
+
+    alone, _, _ = program.compare(program.Settings(epochs=1, seed=6), torch.device("cpu"), *few_images)
     assert [result.confusion_matrix for result in alone] == [result.confusion_matrix for result in results[2:]]
 
 
