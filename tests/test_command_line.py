@@ -98,9 +98,12 @@ def test_ctrl_c_ends_the_run_and_keeps_the_earlier_outputs(tmp_path: Path):
         path.parent.mkdir()
         path.write_bytes(content)
     arguments = ["--data-dir", str(REPOSITORY / "data_1"), "--models-dir", "models", "--assets-dir", "assets"]
+    # A shell starts what it runs in the background with Ctrl-C ignored, and a child inherits that.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*SCRIPT, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, inherited)
     for line in process.stdout:
         if line.startswith("TinyVGG"):  # the CNN is about to be trained
             break
