@@ -10,23 +10,132 @@ Other code loads the CNN with `from fashion_mnist_cnn import load_model; model =
 """
 
 import argparse
+import gzip
 import hashlib
+import http.client
 import io
 import json
 import math
 import os
+import pickletools
 import platform
 import re
+import signal
 import sys
 import tempfile
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+# ------------------------------------------------------------------------------------------------
+# Errors, signals and files: nothing cryptic, nothing lost
+# ------------------------------------------------------------------------------------------------
+
+
+class UserError(ValueError):
+    """Something the person at the keyboard can mend; its message is the one line that says how."""
+
+
+def tell(message: str, exit_code: int) -> int:
+    """Print message as one line to stderr, with line breaks and the like in it made visible; return exit_code."""
+    visible = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    print(f"fashion_mnist_cnn.py: {''.join(visible)}", file=sys.stderr)
+    return exit_code
+
+
+# Each library has its own words for it, and few of them raise MemoryError.
+OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_alloc|failed to map segment|start new thread")
+
+
+def fail(error: Exception) -> int:
+    """Say in one line what ended the program, or where it is a bug of ours, print the traceback; return 1."""
+    if isinstance(error, UserError):
+        return tell(str(error), 1)
+    if isinstance(error, MemoryError | SystemError) or OUT_OF_MEMORY.search(str(error)):
+        return tell("not enough memory; a smaller --batch-size or --hidden-units needs less", 1)
+    if isinstance(error, ImportError):
+        return tell(f"{error}; `pip install -r requirements.txt` installs what is needed", 1)
+    if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough, as in `... | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest as it exits
+        return 1
+    if isinstance(error, OSError):
+        return tell(str(error), 1)
+    sys.__excepthook__(type(error), error, error.__traceback__)
+    return 1
+
+
+def stop(signal_number: int, frame: FrameType | None) -> None:
+    """End at once, from wherever the program is: no file is ever half written, so there is nothing to tidy."""
+    try:
+        os.write(2, b"\n" * os.isatty(2) + b"fashion_mnist_cnn.py: interrupted\n")  # on a line below a progress bar
+    finally:
+        os._exit(128 + signal_number)
+
+
+if __name__ == "__main__":
+    # Before torch is imported, because that takes seconds in which a person may press Ctrl-C.
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    sys.excepthook = lambda kind, error, traceback: fail(error)
+    # OpenBLAS, which comes with SciPy and serves nothing here, else starts threads that each take memory.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if sys.stdout:  # None where it is closed
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+
+TEMPORARY = ".fashion_mnist_cnn-"  # begins the names of files that are not yet in their place
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Put each content at its path: all of them or, where one cannot be written, none.
+
+    Each is written beside its place first and then moved there in one step, so that whatever happens
+    to the program or the machine, a file is the old one or the new one, whole. Raises UserError.
+    """
+    temporaries = {path: path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}") for path in contents}
+    try:
+        for path, temporary in temporaries.items():
+            with temporary.open("wb") as file:
+                file.write(contents[path])
+                file.flush()
+                os.fsync(file.fileno())  # else the move may reach the disk before the bytes do
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; no file was left half written") from error
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs left of write_files; what is younger than a minute may be a run at work now."""
+    for temporary in folder.glob(f"{TEMPORARY}*"):
+        with suppress(OSError):
+            if time.time() - temporary.stat().st_mtime > 60:
+                temporary.unlink()
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Make folder where it is missing. Raises UserError, naming the option, if no megabyte can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        raise UserError(f"{option}: cannot write to the folder {folder}: {error.strerror}") from error
+    remove_leftovers(folder)
+
+
+# The libraries come this late so that what stands above holds while they are imported. torchmetrics, matplotlib
+# and mlxtend take as long to import as torch itself: they are imported where they are used, so that `--help`,
+# a refused command line and `load_model` do not wait.
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -34,15 +143,8 @@ from torch import Tensor, nn
 from torchvision.datasets import FashionMNIST
 from tqdm import tqdm
 
-# torchmetrics, matplotlib and mlxtend take as long to import as torch itself. They are imported
-# where they are used, so that `--help`, a refused command line and `load_model` do not wait.
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-class UserError(ValueError):
-    """Something the person at the keyboard can mend; its message is the one line that says how."""
-
 
 # ------------------------------------------------------------------------------------------------
 # Data
@@ -92,38 +194,46 @@ def load_fashion_mnist(root: Path) -> tuple[ImageSet, ImageSet]:
     Raises UserError if a file can be neither read nor fetched.
     """
     raw = root / "FashionMNIST" / "raw"
-    try:
-        for name, sha256 in EXTRACTED_FILES.items():
-            if (raw / name).exists() and file_digest(raw / name, "sha256") != sha256:
-                (raw / name).unlink()
-        datasets = [FashionMNIST(str(root), train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError, EOFError) as error:
-        raise UserError(f"cannot load FashionMNIST: {explain_missing_data(raw)}") from error
+    remove_leftovers(raw)
+    for archive, md5 in FashionMNIST.resources:
+        extracted = raw / archive.removesuffix(".gz")
+        if not is_whole(extracted, "sha256", EXTRACTED_FILES[extracted.name]):
+            check_writable(raw, "--data-dir")
+            if not is_whole(raw / archive, "md5", md5):
+                write_files({raw / archive: download(raw / archive, md5)})
+            write_files({extracted: gzip.decompress((raw / archive).read_bytes())})
+    datasets = [FashionMNIST(str(root), train=train) for train in (True, False)]
     train_set, test_set = (ImageSet(d.data.unsqueeze(1), d.targets, tuple(d.classes)) for d in datasets)
     return train_set, test_set
 
 
-def file_digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def explain_missing_data(raw: Path) -> str:
-    """Say in one line which archive in raw is at fault, and what to do about it."""
-    archives = dict(FashionMNIST.resources)
+def is_whole(path: Path, algorithm: str, digest: str) -> bool:
     try:
-        missing = [name for name in archives if not (raw / name).exists()]
-        damaged = [
-            name for name in archives if name not in missing and file_digest(raw / name, "md5") != archives[name]
-        ]
-    except OSError as error:
-        return f"{error.filename}: {error.strerror}"
-    if not missing and not damaged:
-        return f"{raw} cannot be read or written; it needs room for 55 MB of extracted files"
-    faults = [f"{name} is missing" for name in missing] + [f"{name} is damaged" for name in damaged]
-    return (
-        f"{', '.join(faults)} and could not be downloaded; put the four official archives "
-        f"({', '.join(archives)}) into {raw}"
+        if not path.is_file():  # to open a named pipe would be to wait for ever
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest() == digest
+    except OSError:
+        return False
+
+
+def download(archive: Path, md5: str) -> bytes:
+    """Return the archive's content from the first mirror that has it. Raises UserError if none does."""
+    print(f"downloading {archive.name}")
+    faults = []
+    for mirror in FashionMNIST.mirrors:
+        try:
+            with urllib.request.urlopen(mirror + archive.name, timeout=15) as response:
+                content = response.read(2**26)  # twice what the largest has: an endless answer ends here
+            if hashlib.md5(content).hexdigest() == md5:
+                return content
+            faults.append(f"{mirror}: not the official file")
+        except (OSError, http.client.HTTPException) as error:
+            faults.append(f"{mirror}: {error}")
+    raise UserError(
+        f"{archive.name} is {'damaged' if archive.exists() else 'missing'} and could not be downloaded "
+        f"({', '.join(faults)}); put the four official archives ({', '.join(dict(FashionMNIST.resources))}) "
+        f"into {archive.parent}, or name another folder with --data-dir"
     )
 
 
@@ -403,34 +513,6 @@ def make_result(model: nn.Module, history: list[Epoch], scores: Scores, seed: in
 # ------------------------------------------------------------------------------------------------
 
 
-def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Put each content at its path: all of them or, where one cannot be written, none.
-
-    Each is written beside its place first and then moved there in one step, so that whatever
-    interrupts the program, a file is the old one or the new one, whole. Raises UserError.
-    """
-    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
-    try:
-        for path, temporary in temporaries.items():
-            temporary.write_bytes(contents[path])
-        for path, temporary in temporaries.items():
-            os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; the earlier files are as they were") from error
-    finally:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
-
-
-def check_writable(folder: Path) -> None:
-    """Make folder where it is missing. Raises UserError if no file can be written in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f"cannot write to the folder {folder}: {error.strerror}") from error
-
-
 def serialize_model(model: nn.Module) -> bytes:
     """Return what torch.save writes of the model's state dict, as contiguous float32 CPU tensors."""
     buffer = io.BytesIO()
@@ -442,24 +524,59 @@ def serialize_model(model: nn.Module) -> bytes:
 def load_model(path: str | Path = "models/CNN_model.pth", device: str | torch.device = "cpu") -> TinyVGG:
     """Return the TinyVGG saved at path, in eval mode on device; its sizes are read off the weights.
 
-    Nothing in the file is executed. Raises UserError (a ValueError) if path is not a TinyVGG's state dict.
+    Nothing in the file is executed, and no more memory is used than a few times its size.
+    Raises UserError (a ValueError) if path is not a TinyVGG's state dict of finite float32 numbers.
     """
-    if not Path(path).exists():
-        raise UserError(f"{path} does not exist; `python fashion_mnist_cnn.py` trains a model and writes it")
     try:
-        # torch.save writes a zip archive; nothing else is worth handing to an unpickler.
-        if not zipfile.is_zipfile(path):
-            raise UserError(f"{path} is no model file: it was cut short or not written by torch.save")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with Path(path).open("rb") as file:
+            model = read_model(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; `python fashion_mnist_cnn.py` trains a model and writes it") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is damaged or was not written by torch.save") from error
+    except UserError as error:
+        raise UserError(f"{path} is not a TinyVGG state dict: {error}") from error
+    return model.to(device)
+
+
+# All that the pickle in a state dict of float32 tensors refers to.
+STATE_DICT_GLOBALS = {"collections OrderedDict", "torch FloatStorage", "torch._utils _rebuild_tensor_v2"}
+
+
+def read_model(file: BinaryIO) -> TinyVGG:
+    """Return the TinyVGG that serialize_model wrote to file, in eval mode on the CPU.
+
+    Raises BadZipFile if the file is damaged and UserError if it is whole but holds something else.
+    """
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        # torch.save does not compress; what unpacks to more than its size was made to fill the memory.
+        if sum(entry.file_size for entry in archive.infolist()) > size or archive.testzip():
+            raise zipfile.BadZipFile
+        pickles = [archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")]
+    try:
+        # torch.load refuses commands, but lets a pickle ask for bytes without end.
+        used = {argument for code in pickles for op, argument, _ in pickletools.genops(code) if "GLOBAL" in op.name}
+        if not used <= STATE_DICT_GLOBALS:
+            raise UserError("it holds more than float32 tensors")
+        file.seek(0)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if 4 * sum(map(torch.numel, state.values())) > size:
+            raise UserError("it names more numbers than it holds")
         hidden_units, in_channels = state["conv_block_1.0.weight"].shape[:2]
         num_classes, features = state["classifier.1.weight"].shape
-        model = TinyVGG(in_channels, hidden_units, num_classes, image_size=4 * math.isqrt(features // hidden_units))
-        model.load_state_dict(state)
+        with torch.device("meta"):  # shapes alone: nothing is allocated, and no random number drawn
+            model = TinyVGG(in_channels, hidden_units, num_classes, image_size=4 * math.isqrt(features // hidden_units))
+        model.load_state_dict(state, assign=True)
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise UserError("some of its weights are not finite numbers")
     except UserError:
         raise
-    except Exception as error:  # torch.load has no list of what a strange file makes it raise
-        raise UserError(f"{path} is not a TinyVGG state dict ({type(error).__name__})") from error
-    return model.to(device).eval()
+    except Exception as error:  # torch has no list of what a strange file makes it raise
+        raise UserError(f"its keys or shapes are others ({type(error).__name__})") from error
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -615,7 +732,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
         allow_abbrev=False,
     )
     # argparse prints the usage before the message; one line is easier to find.
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (see --help)\n")
+    parser.error = lambda message: sys.exit(tell(f"{message} (see --help)", 2))
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=number(int, 1, 1000), metavar="N", help="passes over the training set")
     training.add_argument("--batch-size", type=number(int, 1, 60000), metavar="N", help="images in a training step")
@@ -638,9 +755,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
         "--device", choices=["auto", "cpu", "cuda", "mps"], help="where to train; auto takes a GPU where there is one"
     )
     folders = parser.add_argument_group("folders")
-    folders.add_argument("--data-dir", metavar="DIR", help="where the dataset is, or is downloaded to")
-    folders.add_argument("--models-dir", metavar="DIR", help="where CNN_model.pth is written")
-    folders.add_argument("--assets-dir", metavar="DIR", help="where the pictures and results.json are written")
+    folders.add_argument("--data-dir", type=folder, metavar="DIR", help="where the dataset is, or is downloaded to")
+    folders.add_argument("--models-dir", type=folder, metavar="DIR", help="where CNN_model.pth is written")
+    folders.add_argument(
+        "--assets-dir", type=folder, metavar="DIR", help="where the pictures and results.json are written"
+    )
     parser.set_defaults(**asdict(Settings()))
     settings = Settings(**vars(parser.parse_args(argv)))
     if settings.device not in ("auto", *available_devices()):
@@ -665,10 +784,32 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
     return parse
 
 
+def folder(text: str) -> str:
+    """Take any name of a folder but the empty one, which a shell makes of a variable that is not set."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
+    return text
+
+
 def available_devices() -> list[str]:
     """The kinds of device on this machine, fastest first."""
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return [device for device, is_there in present.items() if is_there]
+
+
+def check_memory(settings: Settings, device: torch.device) -> None:
+    """Raises UserError if a training step needs more memory than is free, for which Linux would kill the program."""
+    meminfo = Path("/proc/meminfo")
+    if device.type != "cpu" or not meminfo.exists():
+        return
+    free = 1024 * int(re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())[1])
+    # Measured: TinyVGG keeps about 3,600 numbers an image and channel for the backward pass.
+    needed = 3600 * training_precision(device).itemsize * settings.batch_size * settings.hidden_units
+    if needed > free:
+        raise UserError(
+            f"a training step with --batch-size {settings.batch_size} and --hidden-units {settings.hidden_units} "
+            f"needs about {needed / 1e9:.0f} GB of memory, and {free / 1e9:.0f} GB are free"
+        )
 
 
 def compare(
@@ -683,7 +824,7 @@ def compare(
         for build in (MLP, TinyVGG):
             torch.manual_seed(seed)
             model = build(hidden_units=settings.hidden_units).to(device)
-            print(f"{build.__name__}: {count_parameters(model):,} parameters, seed {seed}", flush=True)
+            print(f"{build.__name__}: {count_parameters(model):,} parameters, seed {seed}")
             history = train(
                 model,
                 train_set,
@@ -716,8 +857,7 @@ def check_better_than_chance(result: Result, test_set: ImageSet, learning_rate: 
 def print_epoch(number: int, epoch: Epoch) -> None:
     print(
         f"  epoch {number}: train loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.2%}   "
-        f"test loss {epoch.test_loss:.4f}, accuracy {epoch.test_accuracy:.2%}   {epoch.seconds:.1f} s",
-        flush=True,
+        f"test loss {epoch.test_loss:.4f}, accuracy {epoch.test_accuracy:.2%}   {epoch.seconds:.1f} s"
     )
 
 
@@ -776,9 +916,10 @@ def device_name(device: torch.device) -> str:
 def run(settings: Settings) -> None:
     """The whole job: load, train, compare, save, draw."""
     models_dir, assets_dir = Path(settings.models_dir), Path(settings.assets_dir)
-    for folder in (models_dir, assets_dir):
-        check_writable(folder)
+    check_writable(models_dir, "--models-dir")
+    check_writable(assets_dir, "--assets-dir")
     device = torch.device(available_devices()[0] if settings.device == "auto" else settings.device)
+    check_memory(settings, device)
     train_set, test_set = (image_set.to(device) for image_set in load_fashion_mnist(Path(settings.data_dir)))
     print(f"FashionMNIST: {len(train_set):,} training and {len(test_set):,} test images, on {device_name(device)}")
 
@@ -787,30 +928,27 @@ def run(settings: Settings) -> None:
 
     report = describe_run(settings, device, train_set, test_set, results)
     del train_set  # 47 MB that the libraries for drawing can use: memory peaks when they are imported
+    weights = serialize_model(cnn)
+    if not torch.equal(logits, predict_logits(read_model(io.BytesIO(weights)).to(device), test_set.images)):
+        raise RuntimeError("the saved model does not answer as the trained one did")
     model_path = models_dir / "CNN_model.pth"
     outputs = {
-        model_path: serialize_model(cnn),
+        model_path: weights,
         assets_dir / "results.json": (json.dumps(report, indent=2) + "\n").encode(),
     }
     for name, figure in draw_figures(results, logits, test_set, settings.seed).items():
         outputs[assets_dir / name] = render_png(figure)
     write_files(outputs)
-    if not torch.equal(logits, predict_logits(load_model(model_path, device), test_set.images)):
-        raise UserError(f"{model_path}: the model read back does not answer as the trained one did")
     print(f"\nThe CNN is in {model_path}, the pictures and results.json are in {assets_dir}{os.sep}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit code: 0, 1 for what went wrong, 130 after Ctrl-C."""
+    """Run the program; return its exit code: 0, or 1 for what went wrong. A bad command line exits with 2."""
     settings = parse_args(argv)
     try:
         run(settings)
-    except UserError as error:
-        print(f"fashion_mnist_cnn.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("fashion_mnist_cnn.py: interrupted", file=sys.stderr)
-        return 130
+    except Exception as error:
+        return fail(error)
     return 0
 
 

@@ -1,10 +1,8 @@
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -90,30 +88,6 @@ def test_importing_the_script_does_nothing(tmp_path: Path):
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "[]\n", "")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_ctrl_c_ends_the_run_and_keeps_the_earlier_outputs(tmp_path: Path):
-    earlier = {tmp_path / "models/CNN_model.pth": b"model", tmp_path / "assets/confusion_matrix.png": b"picture"}
-    for path, content in earlier.items():
-        path.parent.mkdir()
-        path.write_bytes(content)
-    arguments = ["--data-dir", str(REPOSITORY / "data_1"), "--models-dir", "models", "--assets-dir", "assets"]
-    # A shell starts what it runs in the background with Ctrl-C ignored, and a child inherits that.
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        [*SCRIPT, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    signal.signal(signal.SIGINT, inherited)
-    for line in process.stdout:
-        if line.startswith("TinyVGG"):  # the CNN is about to be trained
-            break
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err == "fashion_mnist_cnn.py: interrupted\n"
-    assert {path: path.read_bytes() for path in earlier} == earlier
-    assert len(list(tmp_path.rglob("*"))) == 4
 
 
 class RetypedTinyVGG(nn.Module):

@@ -3,6 +3,8 @@ from math import exp, log
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fashion_mnist_cnn as program
 
@@ -34,3 +36,19 @@ def test_a_short_last_batch_counts_no_more_than_its_images(random_set):
     expected = F.cross_entropy(model(program.to_float(random_set.images)), random_set.labels).item()
     assert program.score(logits, random_set.labels).loss == pytest.approx(expected, rel=1e-5)
     assert logits.shape == (203, 4) and not model.training and not logits.requires_grad
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(2, 12).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2), min_size=1))
+    )
+)
+def test_scores_equal_a_count_by_hand(drawn):
+    classes, pairs = drawn
+    labels, predictions = zip(*pairs, strict=True)
+    logits = torch.nn.functional.one_hot(torch.tensor(predictions), classes).float()
+    scores = program.score(logits, torch.tensor(labels))
+    counted = [[pairs.count((label, prediction)) for prediction in range(classes)] for label in range(classes)]
+    assert scores.confusion_matrix.tolist() == counted
+    assert scores.accuracy == sum(label == prediction for label, prediction in pairs) / len(pairs)

@@ -2,6 +2,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 import fashion_mnist_cnn as program
 
@@ -78,3 +81,34 @@ def test_bfloat16_is_for_processors_that_have_it(monkeypatch):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
         assert program.training_precision(cpu) == precision
         assert program.training_precision(torch.device("cuda")) == torch.float32
+
+
+class Witness(nn.Module):
+    """A model that writes down which images it is trained on, each known by its one pixel of two channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.seen = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            high, low = (images.flatten(1) * 255).round().long().unbind(dim=1)
+            self.seen.append((256 * high + low).tolist())
+        return self.linear(images.flatten(1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(2, 600), batch_size=st.integers(1, 700), epochs=st.integers(1, 2), seed=st.integers(0, 2**32))
+def test_each_image_is_seen_once_an_epoch(count, batch_size, epochs, seed):
+    numbers = torch.arange(count)
+    images = torch.stack([numbers // 256, numbers % 256], dim=1).to(torch.uint8).view(count, 2, 1, 1)
+    images = program.ImageSet(images, numbers % 2, ("even", "odd"))
+    batch_size = max(batch_size, count // 20)  # a step an image takes long
+    model = Witness()
+    program.train(model, images, images, epochs=epochs, batch_size=batch_size, learning_rate=1e-4, seed=seed)
+    steps = -(-count // batch_size)
+    assert len(model.seen) == epochs * steps and all(len(batch) <= batch_size for batch in model.seen)
+    for epoch in range(epochs):
+        batches = model.seen[epoch * steps : (epoch + 1) * steps]
+        assert sorted(number for batch in batches for number in batch) == numbers.tolist()
