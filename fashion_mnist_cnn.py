@@ -51,7 +51,9 @@ def tell(message: str, exit_code: int) -> int:
 
 
 # Each library has its own words for it, and few of them raise MemoryError.
-OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_alloc|failed to map segment|start new thread")
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|allocate memory|bad_alloc|failed to map segment|start new thread|could not create a "
+)
 
 
 def fail(error: Exception) -> int:
