@@ -33,6 +33,13 @@ def test_the_file_is_a_bare_state_dict_of_contiguous_floats(saved: Path):
     assert all(t.is_contiguous() and t.dtype == torch.float32 and t.device.type == "cpu" for t in state.values())
 
 
+def test_a_state_dict_saved_by_other_code_is_loaded(tmp_path: Path):
+    model = program.TinyVGG(hidden_units=3)
+    torch.save(model.state_dict(), tmp_path / "other.pth")  # an OrderedDict with metadata, channels_last
+    images = torch.rand(9, 1, 28, 28)
+    assert torch.equal(program.load_model(tmp_path / "other.pth")(images), model(images))
+
+
 def test_a_model_that_is_not_there_is_told(tmp_path: Path):
     with pytest.raises(program.UserError, match="does not exist"):
         program.load_model(tmp_path / "none.pth")
