@@ -31,9 +31,11 @@ QUICK = ("--epochs", "1", "--batch-size", "2000", "--hidden-units", "4")
 IMAGES = "train-images-idx3-ubyte"
 OUTPUTS = (
     "models/CNN_model.pth",
+    "models/CNN_model.json",
     "assets/results.json",
     "assets/accuracy_model_graph.png",
     "assets/confusion_matrix.png",
+    "assets/learning_curves.png",
     "assets/prediction_examples.png",
 )
 # Root may do everything: without these two capabilities a folder without permission is one for root as well.
@@ -75,8 +77,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def assert_whole(folder: Path) -> None:
     program.load_model(folder / OUTPUTS[0])
-    json.loads((folder / OUTPUTS[1]).read_text())
-    for name in OUTPUTS[2:]:
+    for name in OUTPUTS[1:3]:
+        json.loads((folder / name).read_text())
+    for name in OUTPUTS[3:]:
         with Image.open(folder / name) as picture:
             picture.load()
 
@@ -451,6 +454,11 @@ def test_a_file_that_is_no_model_is_refused_and_neither_executed_nor_unpacked(tm
         ["--größe", "3"],
         ["--two\nlines"],
         ["-x"],
+        ["--optimizer"],
+        ["--optimizer", "Adam"],
+        ["--images", "a\0b"],
+        ["--image-size", "64.0"],
+        ["--json", "yes"],
     ],
     ids=lambda arguments: " ".join(arguments)[:30].encode("unicode_escape").decode(),
 )
@@ -485,7 +493,7 @@ def test_strange_names_no_terminal_and_no_home_work(tmp_path: Path):
 
     code, out, err = finish(first)
     assert (code, err) == (0, "")
-    assert "bilder" in out and len(list((strange / "bilder é").iterdir())) == 4
+    assert "bilder" in out and len(list((strange / "bilder é").iterdir())) == 5
     code, _, err = finish(second)
     assert code == 0 and "Traceback" not in err  # matplotlib warns that it keeps its cache elsewhere
     assert_whole(homeless)

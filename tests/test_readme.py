@@ -42,7 +42,9 @@ def test_the_snippet_runs():
 
 def test_every_option_is_listed_with_its_default():
     listed = dict(re.findall(r"^--([a-z-]+) .*\((\S+)\)$", README, re.MULTILINE))
-    assert listed == {name.replace("_", "-"): str(value) for name, value in vars(program.Settings()).items()}
+    assert listed == {
+        name.replace("_", "-"): program.show_setting(value) for name, value in vars(program.Settings()).items()
+    }
 
 
 def test_every_picture_shown_is_there():

@@ -54,3 +54,48 @@ def test_files_are_replaced_all_or_none(tmp_path: Path):
     program.write_files({first: b"new a", second: b"new b"})
     assert (first.read_bytes(), second.read_bytes()) == (b"new a", b"new b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def card_of(model: program.TinyVGG) -> dict[str, object]:
+    return {
+        "dataset": "pets",
+        "classes": ["cat", "dog", "größer"],
+        "image_size": 31,  # of which the two poolings leave 7, as of 28
+        "channels": 3,
+        "hidden_units": 5,
+        "test_accuracy": 0.75,
+    }
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> tuple[Path, program.TinyVGG]:
+    path, model = tmp_path / "CNN_model.pth", program.TinyVGG(3, 5, 3, 31)
+    path.with_suffix(".json").write_bytes(program.as_json(card_of(model)))
+    return path, model
+
+
+def test_what_is_written_beside_a_model_comes_back(described):
+    path, model = described
+    assert vars(program.read_card(path, model)) == card_of(model)
+    path.with_suffix(".json").unlink()
+    assert program.read_card(path, model) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"classes": ["cat"]}, {"image_size": 64}, {"channels": 1}, {"hidden_units": 10}],
+    ids=lambda c: next(iter(c)),
+)
+def test_a_description_of_another_model_is_told(described, change):
+    path, model = described
+    path.with_suffix(".json").write_bytes(program.as_json(card_of(model) | change))
+    with pytest.raises(program.UserError, match="describes another model"):
+        program.read_card(path, model)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"{}", b'{"dataset": 1}', b"\xff\xfe", b"null"])
+def test_a_description_that_is_none_is_told(described, content):
+    path, model = described
+    path.with_suffix(".json").write_bytes(content)
+    with pytest.raises(program.UserError, match=r"CNN_model\.json does not describe a model"):
+        program.read_card(path, model)

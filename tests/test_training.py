@@ -25,6 +25,45 @@ def test_the_same_seed_gives_the_same_bytes(random_set):
     assert runs[0] == runs[1]
 
 
+def test_each_optimizer_has_a_recipe_of_its_own(random_set):
+    runs = {}
+    for optimizer, augmented in (("adam", False), ("sgd", False), ("adam", True)):
+        model = tiny_model()
+        program.train(model, random_set, random_set, **RECIPE, optimizer=optimizer, augmented=augmented)
+        runs[optimizer, augmented] = program.serialize_model(model)
+    assert len(set(runs.values())) == 3
+
+
+def test_wider_networks_take_smaller_steps():
+    for recipe in program.RECIPES.values():
+        rates = [recipe.scaled_learning_rate(hidden_units) for hidden_units in (1, 10, 40, 1000)]
+        assert rates == pytest.approx([recipe.learning_rate * factor for factor in (1, 1, 0.5, 0.1)])
+
+
+def shifted(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """The image (C, H, W) moved by hand: row by row, and column by column."""
+    moved = torch.zeros_like(image)
+    _, height, width = image.shape
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y - down < height and 0 <= x - right < width:
+                moved[:, y, x] = image[:, y - down, x - right]
+    return moved
+
+
+def test_augmented_images_are_flips_and_shifts_of_the_originals_and_nothing_else():
+    images = torch.randint(1, 256, (1, 2, 5, 6), dtype=torch.uint8).expand(2000, 2, 5, 6)
+    augmented = program.augment(images, torch.Generator().manual_seed(0))
+    possible = {
+        bytes(shifted(image, down, right).numpy())
+        for image in (images[0], images[0].flip(-1))
+        for down in range(-2, 3)
+        for right in range(-2, 3)
+    }
+    assert augmented.shape == images.shape and augmented.dtype == torch.uint8
+    assert {bytes(image.contiguous().numpy()) for image in augmented} == possible and len(possible) == 50
+
+
 def test_another_seed_shuffles_otherwise(random_set):
     models = [tiny_model(), tiny_model()]
     program.train(models[0], random_set, random_set, **RECIPE)

