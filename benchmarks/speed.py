@@ -72,7 +72,7 @@ def train_ours(
         test_set,
         epochs=epochs,
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
+        learning_rate=program.RECIPES[settings.optimizer[0]].learning_rate,
         seed=seed,
     )
 
