@@ -458,7 +458,7 @@ def test_a_file_that_is_no_model_is_refused_and_neither_executed_nor_unpacked(tm
         ["--optimizer", "Adam"],
         ["--images", "a\0b"],
         ["--image-size", "64.0"],
-        ["--json", "yes"],
+        ["--image-size", "-1"],
     ],
     ids=lambda arguments: " ".join(arguments)[:30].encode("unicode_escape").decode(),
 )
