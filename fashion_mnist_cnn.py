@@ -30,7 +30,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -499,6 +499,24 @@ def count_parameters(model: nn.Module) -> int:
 
 
 @dataclass(frozen=True)
+class Point:
+    """The model within an epoch: epoch is how much of it was done, in (0, 1].
+
+    The training figures are of the mini-batches since the point before, the test figures of the first
+    PROBED_IMAGES test images at this moment.
+    """
+
+    epoch: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+
+
+PROBED_IMAGES = 500
+
+
+@dataclass(frozen=True)
 class Epoch:
     """One pass over the training set. Losses are mean cross-entropy, accuracies are in [0, 1].
 
@@ -511,6 +529,7 @@ class Epoch:
     test_loss: float
     test_accuracy: float
     seconds: float
+    points: list[Point] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -543,78 +562,103 @@ def train(
     seed: int,
     optimizer: str = "adam",
     augmented: bool = False,
+    points: int = 0,
     on_epoch_end: Callable[[int, Epoch], None] | None = None,
 ) -> list[Epoch]:
     """Train model in place and return what each epoch came to.
 
     The model and both sets must be on the same device. optimizer is a name in RECIPES; its learning
     rate rises to learning_rate and falls to zero again over the run (the one-cycle policy, Smith and
-    Topin 2018, arXiv:1708.07120). augmented: train on images flipped and shifted at random. seed
-    decides the order of the images, their flips and shifts, and nothing else.
+    Topin 2018, arXiv:1708.07120). augmented: train on images flipped and shifted at random. points:
+    at how many of them the first epoch, in which most happens, is measured. seed decides the order
+    of the images, their flips and shifts, and nothing else.
     Raises UserError if the loss is no longer a finite number.
     """
+    device = train_set.images.device
     stepper = RECIPES[optimizer].build(model.parameters(), lr=learning_rate)
     steps = epochs * math.ceil(len(train_set) / batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         stepper, max_lr=learning_rate, total_steps=steps, anneal_strategy="linear", cycle_momentum=False
     )
     shuffler = torch.Generator().manual_seed(seed)
-    augmenter = torch.Generator(train_set.images.device).manual_seed(seed) if augmented else None
+    augmenter = torch.Generator(device).manual_seed(seed) if augmented else None
+    take_step = partial(take_training_step, model, train_set, stepper, schedule, augmenter)
     history = []
     for number in range(1, epochs + 1):
-        start = time.perf_counter()
-        order = torch.randperm(len(train_set), generator=shuffler).to(train_set.labels.device)
-        batches = tqdm(
-            order.split(batch_size), desc=f"epoch {number}/{epochs}", unit=" steps", leave=False, disable=None
-        )
-        logits = train_one_epoch(model, train_set, batches, stepper, schedule, augmenter)
-        wait_for(train_set.labels.device)
-        seconds = time.perf_counter() - start
-        trained = score(logits, train_set.labels[order])
-        tested = evaluate(model, test_set)
-        if not math.isfinite(trained.loss + tested.loss):
+        batches = torch.randperm(len(train_set), generator=shuffler).to(device).split(batch_size)
+        with tqdm(
+            total=len(batches), desc=f"epoch {number}/{epochs}", unit=" steps", leave=False, disable=None
+        ) as progress:
+            parts = points if number == 1 else 0
+            epoch = train_one_epoch(model, train_set, test_set, batches, take_step, parts, progress)
+        if not math.isfinite(epoch.train_loss + epoch.test_loss):
             raise UserError(
                 f"training diverged: the loss of epoch {number} is not a finite number; "
                 f"a learning rate below {learning_rate:g} may help"
             )
-        history.append(Epoch(trained.loss, trained.accuracy, tested.loss, tested.accuracy, seconds))
+        history.append(epoch)
         if on_epoch_end:
-            on_epoch_end(number, history[-1])
+            on_epoch_end(number, epoch)
     return history
 
 
 def train_one_epoch(
     model: nn.Module,
     train_set: ImageSet,
-    batches: tqdm,
+    test_set: ImageSet,
+    batches: Sequence[Tensor],
+    take_step: Callable[[Tensor], tuple[Tensor, Tensor]],
+    points: int,
+    progress: tqdm,
+) -> Epoch:
+    """Take a step on each mini-batch of image numbers; measure at as many points, and at the end."""
+    labels = train_set.labels[torch.cat(batches)]
+    # For the losses and accuracies, computed when they are asked for and not at every step.
+    logits = torch.empty(len(labels), len(train_set.class_names), device=labels.device)
+    probed = replace(test_set, images=test_set.images[:PROBED_IMAGES], labels=test_set.labels[:PROBED_IMAGES])
+    measured, seconds, done = [], 0.0, 0
+    length = math.ceil(len(batches) / max(1, points))
+    for first in range(0, len(batches), length):
+        model.train()
+        start, began = time.perf_counter(), done
+        for step, batch in enumerate(batches[first : first + length]):
+            loss, logits[done : done + len(batch)] = take_step(batch)
+            done += len(batch)
+            progress.update()
+            # Reading the loss makes the processor wait for a GPU, so only where somebody watches.
+            if not progress.disable and step % 50 == 0:
+                progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        wait_for(labels.device)
+        seconds += time.perf_counter() - start
+        if points:
+            trained, tested = score(logits[began:done], labels[began:done]), evaluate(model, probed)
+            place = done / len(labels)
+            measured.append(Point(place, trained.loss, trained.accuracy, tested.loss, tested.accuracy))
+    trained, tested = score(logits, labels), evaluate(model, test_set)
+    return Epoch(trained.loss, trained.accuracy, tested.loss, tested.accuracy, seconds, measured)
+
+
+def take_training_step(
+    model: nn.Module,
+    train_set: ImageSet,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     augmenter: torch.Generator | None,
-) -> Tensor:
-    """Take one optimizer step on each mini-batch of image numbers; return the logits, in their order."""
-    model.train()
-    device = train_set.images.device
-    mixed_precision = training_precision(device) == torch.bfloat16
-    # For the epoch's loss and accuracy, computed once at its end and not at every step.
-    epoch_logits = torch.empty(len(train_set), len(train_set.class_names), device=device)
-    kept = 0
-    for step, batch in enumerate(batches):
-        images = train_set.images[batch]
-        if augmenter:
-            images = augment(images, augmenter)
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
-            logits = model(to_float(images))
-        loss = F.cross_entropy(logits.float(), train_set.labels[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        epoch_logits[kept : kept + len(batch)] = logits.detach()
-        kept += len(batch)
-        # Reading the loss makes the processor wait for a GPU, so only where somebody watches.
-        if not batches.disable and step % 50 == 0:
-            batches.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    return epoch_logits
+    batch: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Take one optimizer step on a mini-batch, int64 (N,) image numbers; return its loss () and logits (N, classes)."""
+    images = train_set.images[batch]
+    if augmenter:
+        images = augment(images, augmenter)
+    mixed_precision = training_precision(images.device) == torch.bfloat16
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed_precision):
+        logits = model(to_float(images))
+    loss = F.cross_entropy(logits.float(), train_set.labels[batch])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+    return loss.detach(), logits.detach()
 
 
 def augment(images: Tensor, generator: torch.Generator, furthest: int = 2) -> Tensor:
@@ -678,8 +722,20 @@ def score(logits: Tensor, labels: Tensor) -> Scores:
     return Scores(F.cross_entropy(logits, labels).item(), accuracy, confusion_matrix)
 
 
+def score_classes(logits: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
+    """Return precision and recall of each class, in [0, 1], of float logits (N, classes).
+
+    Precision: of the images taken for the class, how many are of it. Recall: of its images, how many are recognized.
+    """
+    from torchmetrics.functional.classification import multiclass_precision, multiclass_recall
+
+    sizes = {"num_classes": logits.shape[1], "average": "none"}
+    precision, recall = (measure(logits, labels, **sizes) for measure in (multiclass_precision, multiclass_recall))
+    return precision.tolist(), recall.tolist()
+
+
 @torch.inference_mode()
-def predict_logits(model: nn.Module, images: Tensor, batch_size: int = 200) -> Tensor:
+def predict_logits(model: nn.Module, images: Tensor, batch_size: int = 100) -> Tensor:
     """Return float32 logits (N, classes) for uint8 images (N, C, H, W) on the model's device."""
     model.eval()
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # else a GPU rounds to 10 bits
@@ -700,11 +756,14 @@ class Result:
     learning_rate: float
     seed: int
     parameters: int
+    multiply_adds: int
     test_accuracy: float
     test_loss: float
     training_seconds: float
     epochs: list[Epoch]
     confusion_matrix: list[list[int]]
+    precision: list[float]
+    recall: list[float]
 
 
 def group_runs(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
@@ -713,6 +772,68 @@ def group_runs(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]
     for result in results:
         runs.setdefault((result.name, result.optimizer), []).append(result)
     return runs
+
+
+def count_multiply_adds(model: nn.Module, images: Tensor) -> int:
+    """Return how many multiplications, each with an addition, the model makes for one of the images (N, C, H, W)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        predict_logits(model, images[:1])
+    return counter.get_total_flops() // 2
+
+
+def measure_shifts(model: nn.Module, image_set: ImageSet, furthest: int = 6) -> list[float]:
+    """Return the accuracy on images moved by 0, 1, ... furthest pixels: the mean over the four directions.
+
+    What leaves the frame is lost, and black comes in.
+    """
+    accuracies = []
+    for pixels in range(furthest + 1):
+        correct = []
+        for down, right in {(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)}:
+            moved = F.pad(image_set.images, (right, -right, down, -down))
+            correct.append(predict_logits(model, moved).argmax(dim=1) == image_set.labels)
+        answers = torch.cat(correct)
+        accuracies.append(answers.sum().item() / len(answers))
+    return accuracies
+
+
+@torch.inference_mode()
+def compute_feature_maps(model: TinyVGG, images: Tensor) -> Iterator[Tensor]:
+    """Yield the answers of the four ReLUs after convolutions to uint8 images, each float32 (N, hidden_units, h, w)."""
+    signal = to_float(images)
+    for layer in [*model.conv_block_1, *model.conv_block_2]:
+        signal = layer(signal)
+        if isinstance(layer, nn.ReLU):
+            yield signal
+
+
+def find_dead_channels(model: TinyVGG, images: Tensor) -> list[list[int]]:
+    """Return, for each of the four convolutions, the channels whose ReLU is zero everywhere on all the images."""
+    dead = [set(range(model.conv_block_1[0].out_channels)) for _ in range(4)]
+    for batch in images.split(50):
+        for layer, feature_maps in enumerate(compute_feature_maps(model, batch)):
+            dead[layer] -= set(feature_maps.amax(dim=(0, 2, 3)).nonzero().flatten().tolist())
+            if not any(dead[layer + 1 :]):  # few are: most batches need no further layer
+                break
+    return [sorted(channels) for channels in dead]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is measured to show why the CNN does better; shift_accuracy holds a list a model, by pixels from 0."""
+
+    images: int
+    shift_accuracy: dict[str, list[float]]
+    dead_channels: list[list[int]]
+
+
+def gather_evidence(mlp: MLP, cnn: TinyVGG, test_set: ImageSet) -> Evidence:
+    """Measure the shifts on the first 1,000 test images, for they take 25 looks, dead channels on all of them."""
+    few = replace(test_set, images=test_set.images[:1000], labels=test_set.labels[:1000])
+    shifts = {type(model).__name__: measure_shifts(model, few) for model in (mlp, cnn)}
+    return Evidence(len(few), shifts, find_dead_channels(cnn, test_set.images))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -829,16 +950,33 @@ HATCHES, MARKERS = ("", "///"), ("o", "s")  # one an optimizer
 
 
 def draw_figures(
-    results: Sequence[Result], logits: Tensor, test_set: ImageSet, dataset: str, seed: int
+    results: Sequence[Result],
+    cnn: TinyVGG,
+    logits: Tensor,
+    test_set: ImageSet,
+    evidence: Evidence,
+    dataset: str,
+    seed: int,
 ) -> dict[str, "Figure"]:
     """Return the pictures under their file names.
 
-    logits are float (N, classes), on test_set and of the first CNN in results. seed chooses the nine examples.
+    cnn is the first in results, logits, float (N, classes), its own on test_set. seed chooses the random examples.
     """
     groups = group_runs(results)
     names, optimizers = zip(*groups, strict=True)
-    cnn = next(result for result in results if result.name == "TinyVGG")
-    chosen = torch.randperm(len(test_set), generator=torch.Generator().manual_seed(seed))[:9].to(logits.device)
+    of_cnn = next(result for result in results if result.name == "TinyVGG")
+    probabilities, class_names = logits.softmax(dim=1).cpu(), test_set.class_names
+    labels, predictions = test_set.labels.cpu(), logits.argmax(dim=1).cpu()
+    chosen = torch.randperm(len(test_set), generator=torch.Generator().manual_seed(seed))[:9]
+    wrong = (predictions != labels).nonzero().flatten()
+    surest = wrong[probabilities[wrong].amax(dim=1).argsort(descending=True)][:9]
+
+    def plot_examples(numbers: Tensor, title: str) -> "Figure":
+        images = test_set.images[numbers.to(test_set.images.device)]
+        return plot_predictions(
+            images, labels[numbers].tolist(), predictions[numbers].tolist(), probabilities[numbers], class_names, title
+        )
+
     return {
         "accuracy_model_graph.png": plot_accuracy(
             names,
@@ -848,22 +986,20 @@ def draw_figures(
             f"{len(test_set):,} test images of {dataset}",
         ),
         "learning_curves.png": plot_learning_curves(
-            names,
-            optimizers,
-            [[run.epochs for run in runs] for runs in groups.values()],
-            f"{dataset}, epoch by epoch",
+            names, optimizers, [[run.epochs for run in runs] for runs in groups.values()], f"How {dataset} is learned"
         ),
         "confusion_matrix.png": plot_confusion_matrix(
-            torch.tensor(cnn.confusion_matrix),
-            test_set.class_names,
-            f"{cnn.name}: {cnn.test_accuracy:.2%} of {len(test_set):,} test images right",
+            torch.tensor(of_cnn.confusion_matrix),
+            class_names,
+            f"TinyVGG: {of_cnn.test_accuracy:.2%} of {len(test_set):,} test images right",
         ),
-        "prediction_examples.png": plot_predictions(
-            test_set.images[chosen],
-            test_set.labels[chosen].tolist(),
-            logits[chosen].argmax(dim=1).tolist(),
-            test_set.class_names,
-            f"{cnn.name} on {len(chosen)} random test images",
+        "prediction_examples.png": plot_examples(chosen, f"TinyVGG on {len(chosen)} random test images"),
+        "mistakes.png": plot_examples(surest, f"The {len(surest)} mistakes TinyVGG is most sure of"),
+        "shift_robustness.png": plot_shift_robustness(
+            evidence.shift_accuracy, f"{evidence.images:,} test images, moved up, down, left and right"
+        ),
+        "feature_maps.png": plot_feature_maps(
+            *first_of_classes(test_set, predictions, count=3), cnn, evidence.dead_channels
         ),
     }
 
@@ -925,44 +1061,116 @@ def draw_runs(axes: "Axes", place: float, width: float, runs: Sequence[float]) -
 def plot_learning_curves(
     names: Sequence[str], optimizers: Sequence[str], histories: Sequence[Sequence[Sequence[Epoch]]], title: str
 ) -> "Figure":
-    """Draw loss (left) and accuracy (right) after each epoch, on the training and on the test images.
+    """Draw loss (left) and accuracy (right) at the points of the first epoch and after each epoch.
 
     histories hold, for each pair of name and optimizer, the epochs of each of its runs. Of several runs the
-    line is the mean, and the bars on the test curves are one standard deviation either way.
+    line is the mean, and the band around the test curves one standard deviation either way.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     kinds = list(dict.fromkeys(optimizers))
-    for axes, measure, label, scale in zip(
-        figure.subplots(1, 2), ("loss", "accuracy"), ("loss", "accuracy (%)"), (1, 100), strict=True
-    ):
+    panels = figure.subplots(1, 2)
+    for axes, measure, scale in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
         for name, optimizer, runs in zip(names, optimizers, histories, strict=True):
-            of_optimizer = f", {optimizer}" if len(kinds) > 1 else ""
-            for part, style in (("train", "--"), ("test", "-")):
-                by_epoch = [
-                    [scale * getattr(epoch, f"{part}_{measure}") for epoch in epochs]
-                    for epochs in zip(*runs, strict=True)
-                ]
-                axes.errorbar(
-                    range(1, len(by_epoch) + 1),
-                    [mean(values) for values in by_epoch],
-                    [stdev(values) for values in by_epoch] if part == "test" and len(runs) > 1 else None,
-                    color=MODEL_COLORS[name],
-                    linestyle=style,
-                    marker=MARKERS[kinds.index(optimizer)],
-                    markerfacecolor="white" if part == "train" else None,
-                    markersize=5,
-                    capsize=4,
-                    label=f"{name}{of_optimizer}, {part}",
-                )
-        axes.set(xlabel="epoch", ylabel=label)
+            style = {"color": MODEL_COLORS[name], "marker": MARKERS[kinds.index(optimizer)], "markersize": 5}
+            for part, line, fill in (("train", "--", "white"), ("test", "-", None)):
+                places, values = follow(runs, part, measure)
+                means = [scale * mean(of_runs) for of_runs in values]
+                ends = [place == int(place) for place in places]  # a marker at the end of each epoch
+                label = f"{name}{f', {optimizer}' if len(kinds) > 1 else ''}, {part}"
+                axes.plot(places, means, line, markerfacecolor=fill, markevery=ends, label=label, **style)
+                if part == "test" and len(runs) > 1:
+                    spread = [scale * stdev(of_runs) for of_runs in values]
+                    low, high = zip(*((m - sd, m + sd) for m, sd in zip(means, spread, strict=True)), strict=True)
+                    axes.fill_between(places, low, high, color=MODEL_COLORS[name], alpha=0.2, linewidth=0)
+        axes.set(xlabel="epoch", ylabel="loss" if measure == "loss" else "accuracy (%)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.suptitle(title)
+    return figure
+
+
+def follow(runs: Sequence[Sequence[Epoch]], part: str, measure: str) -> tuple[list[float], list[list[float]]]:
+    """Return the places of a curve, in epochs, and at each the values of all runs; part is "train" or "test"."""
+    name = f"{part}_{measure}"
+    points = runs[0][0].points
+    places = [point.epoch for point in points[:-1]] + list(range(1, len(runs[0]) + 1))
+    curves = [
+        [getattr(point, name) for point in epochs[0].points[:-1]] + [getattr(epoch, name) for epoch in epochs]
+        for epochs in runs
+    ]
+    if points and part == "train":  # a mean over the whole first epoch would lie below the points within it
+        for curve, epochs in zip(curves, runs, strict=True):
+            curve[len(points) - 1] = getattr(epochs[0].points[-1], name)
+    return places, [list(values) for values in zip(*curves, strict=True)]
+
+
+def plot_shift_robustness(shift_accuracy: Mapping[str, Sequence[float]], title: str) -> "Figure":
+    """Draw a line a model: its accuracy, in [0, 1], on images moved by 0, 1, 2, ... pixels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for (name, accuracies), marker, above in zip(shift_accuracy.items(), "os", (-14, 8), strict=True):
+        percents = [100 * accuracy for accuracy in accuracies]
+        axes.plot(percents, color=MODEL_COLORS[name], marker=marker, label=name)
+        for pixels, percent in enumerate(percents):
+            text = {"xytext": (0, above), "textcoords": "offset points", "ha": "center", "fontsize": 9}
+            axes.annotate(f"{percent:.0f}", (pixels, percent), color=MODEL_COLORS[name], **text)
+    axes.set(xlabel="moved by (pixels)", ylabel="test accuracy (%)", ylim=(0, 105), title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def first_of_classes(test_set: ImageSet, predictions: Tensor, count: int) -> tuple[Tensor, list[str]]:
+    """Return an image of each of the first classes, uint8 (count, C, H, W), and their names: recognized, if one is."""
+    labels = test_set.labels.cpu()
+    numbers = []
+    for label in range(min(count, len(test_set.class_names))):
+        known, of_class = (labels == label) & (predictions == label), labels == label
+        numbers.append((known if known.any() else of_class).nonzero()[0].item())
+    images = test_set.images[torch.tensor(numbers, device=test_set.images.device)]
+    return images, [test_set.class_names[labels[number]] for number in numbers]
+
+
+def plot_feature_maps(
+    images: Tensor, captions: Sequence[str], cnn: TinyVGG, dead_channels: Sequence[Sequence[int]]
+) -> "Figure":
+    """Draw, for each of the uint8 images (N, C, H, W), what ten channels of each convolution answer, after ReLU.
+
+    A column a layer, as CNN Explainer has it (Wang et al. 2020, arXiv:2004.15004). All the maps of a layer share
+    one scale. dead_channels, a list a layer, are marked.
+    """
+    from matplotlib.figure import Figure
+
+    layers = [feature_maps[:, :10].cpu() for feature_maps in compute_feature_maps(cnn, images)]
+    figure = Figure(figsize=(3.2 * len(images), 7.4), layout="constrained")
+    grid = figure.subplots(1, 5 * len(images), squeeze=False)[0]
+    for number, (image, caption) in enumerate(zip(images.cpu(), captions, strict=True)):
+        columns = grid[5 * number : 5 * number + 5]
+        columns[0].imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)
+        columns[0].set_title(f"{caption}\ninput\n{image.shape[1]} x {image.shape[2]}", fontsize=8)
+        columns[0].set_anchor("N")
+        for axes, layer, dead, place in zip(columns[1:], layers, dead_channels, range(1, 5), strict=True):
+            channels, height, width = layer.shape[1:]
+            gap = max(1, height // 7)
+            column = F.pad(layer[number], (0, 0, 0, gap), value=math.nan).reshape(-1, width)[:-gap]
+            axes.imshow(column.numpy(), cmap="viridis", vmin=0, vmax=layer.max().item() or 1)
+            axes.set_title(f"conv {place}\n{height} x {width}", fontsize=9)
+            for channel in (channel for channel in dead if channel < channels):
+                middle = channel * (height + gap) + height / 2
+                axes.text(width / 2, middle, "dead", color="white", ha="center", va="center", fontsize=9)
+    for axes in grid:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    shown = min(10, cnn.conv_block_1[0].out_channels)
+    figure.suptitle(f"What {shown} channels of each convolution answer, dark: nothing, bright: most in the layer")
     return figure
 
 
@@ -985,24 +1193,34 @@ def plot_confusion_matrix(confusion_matrix: Tensor, class_names: Sequence[str], 
 
 
 def plot_predictions(
-    images: Tensor, labels: Sequence[int], predictions: Sequence[int], class_names: Sequence[str], title: str
+    images: Tensor,
+    labels: Sequence[int],
+    predictions: Sequence[int],
+    probabilities: Tensor,
+    class_names: Sequence[str],
+    title: str,
 ) -> "Figure":
-    """Draw up to nine images (uint8 (N, C, H, W)) in a 3 x 3 grid, each with its predicted and true class."""
+    """Draw up to nine images (uint8 (N, C, H, W)) in a 3 x 3 grid, each with its predicted and true class.
+
+    probabilities, float (N, classes), are the model's: both classes are shown with theirs.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 8.5), layout="constrained")
     grid = figure.subplots(3, 3).flatten()
     for axes in grid[len(images) :]:
         axes.set_visible(False)
-    for axes, image, label, prediction in zip(grid[: len(images)], images, labels, predictions, strict=True):
+    for axes, image, label, prediction, of_classes in zip(
+        grid[: len(images)], images, labels, predictions, probabilities, strict=True
+    ):
         correct = label == prediction
         color = CORRECT_COLOR if correct else WRONG_COLOR
         axes.imshow(image.permute(1, 2, 0).numpy(force=True), cmap="gray", vmin=0, vmax=255)
         axes.set_title(
-            f"{'✓' if correct else '✗'} predicted: {class_names[prediction]}\ntrue: {class_names[label]}",
+            f"{'✓' if correct else '✗'} predicted: {class_names[prediction]}, {of_classes[prediction]:.1%}\n"
+            f"true: {class_names[label]}, {of_classes[label]:.1%}",
             color=color,
-            fontsize=11,
-            fontweight="normal" if correct else "bold",
+            fontsize=10,
         )
         axes.set(xticks=[], yticks=[])
         # A dashed frame marks a mistake where colours cannot be told apart.
@@ -1036,6 +1254,7 @@ class Settings:
     seed: int = 42
     runs: int = 1
     device: str = "auto"
+    no_plots: bool = False
     images: str = ""
     image_size: int | None = None
     data_dir: str = "data_1"
@@ -1106,6 +1325,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(group, "runs", "train all models N times: seed, seed + 1, ...", **numeric(int, 1, 1000))
     devices = ["auto", "cpu", "cuda", "mps"]
     option(group, "device", "where to train; auto takes a GPU where there is one", choices=devices)
+    option(group, "no-plots", "draw no picture, and measure nothing for one", action="store_true")
     group = parser.add_argument_group("your own pictures")
     explained = "train on the pictures in DIR/train/<class>/ and DIR/test/<class>/, or in DIR/<class>/"
     option(group, "images", explained, **a_folder)
@@ -1165,10 +1385,10 @@ def check_memory(settings: Settings, device: torch.device, image_size: int) -> N
 
 def compare(
     settings: Settings, device: torch.device, train_set: ImageSet, test_set: ImageSet
-) -> tuple[list[Result], TinyVGG, Tensor]:
+) -> tuple[list[Result], tuple[MLP, TinyVGG], Tensor]:
     """Train both models with each optimizer, once a seed.
 
-    Return all results, the first CNN and its logits on test_set, float (N, classes).
+    Return all results, the first of each model, and that CNN's logits on test_set, float (N, classes).
     """
     channels, _, image_size = train_set.images.shape[1:]
     classes, hidden_units = len(train_set.class_names), settings.hidden_units
@@ -1176,7 +1396,7 @@ def compare(
         partial(MLP, channels * image_size**2, hidden_units, classes),
         partial(TinyVGG, channels, hidden_units, classes, image_size),
     )
-    results, cnns = [], []
+    results, models, first_logits = [], [], None
     for seed in range(settings.seed, settings.seed + settings.runs):
         for optimizer in settings.optimizer:
             for build in builders:
@@ -1185,8 +1405,10 @@ def compare(
                 result, logits = train_and_score(model, train_set, test_set, settings, optimizer, seed)
                 check_better_than_chance(result, test_set)
                 results.append(result)
-            cnns.append((model, logits))
-    return results, *cnns[0]
+                if len(models) < 2:
+                    models.append(model)
+                    first_logits = logits
+    return results, tuple(models), first_logits
 
 
 def train_and_score(
@@ -1207,21 +1429,26 @@ def train_and_score(
         seed=seed,
         optimizer=optimizer,
         augmented=settings.augment,
+        points=0 if settings.no_plots else 20,
         on_epoch_end=print_epoch,
     )
     logits = predict_logits(model, test_set.images)
     scores = score(logits, test_set.labels)
+    precision, recall = score_classes(logits, test_set.labels)
     result = Result(
         name=name,
         optimizer=recipe.name,
         learning_rate=learning_rate,
         seed=seed,
         parameters=count_parameters(model),
+        multiply_adds=count_multiply_adds(model, test_set.images),
         test_accuracy=scores.accuracy,
         test_loss=scores.loss,
         training_seconds=sum(epoch.seconds for epoch in history),
         epochs=history,
         confusion_matrix=scores.confusion_matrix.tolist(),
+        precision=precision,
+        recall=recall,
     )
     return result, logits
 
@@ -1330,7 +1557,7 @@ def run(settings: Settings) -> None:
     check_memory(settings, device, image_size)
     print(f"{dataset}: {len(train_set):,} training and {len(test_set):,} test images, on {device_name(device)}")
 
-    results, cnn, logits = compare(settings, device, train_set, test_set)
+    results, (mlp, cnn), logits = compare(settings, device, train_set, test_set)
     print_table(results)
 
     report = describe_run(settings, device, dataset, train_set, test_set, results)
@@ -1343,15 +1570,16 @@ def run(settings: Settings) -> None:
         dataset, list(test_set.class_names), image_size, test_set.images.shape[1], settings.hidden_units, accuracy
     )
     model_path = models_dir / "CNN_model.pth"
-    outputs = {
-        model_path: weights,
-        model_path.with_suffix(".json"): as_json(asdict(card)),
-        assets_dir / "results.json": as_json(report),
-    }
-    for name, figure in draw_figures(results, logits, test_set, dataset, settings.seed).items():
-        outputs[assets_dir / name] = render_png(figure)
+    outputs = {model_path: weights, model_path.with_suffix(".json"): as_json(asdict(card))}
+    if not settings.no_plots:
+        evidence = gather_evidence(mlp, cnn, test_set)
+        report["evidence"] = asdict(evidence)
+        figures = draw_figures(results, cnn, logits, test_set, evidence, dataset, settings.seed)
+        outputs |= {assets_dir / name: render_png(figure) for name, figure in figures.items()}
+    outputs[assets_dir / "results.json"] = as_json(report)
     write_files(outputs)
-    print(f"\nThe CNN is in {model_path}, the pictures and results.json are in {assets_dir}{os.sep}")
+    pictures = "" if settings.no_plots else "the pictures and "
+    print(f"\nThe CNN is in {model_path}, {pictures}results.json in {assets_dir}{os.sep}")
 
 
 def as_json(content: dict[str, Any]) -> bytes:

@@ -134,9 +134,12 @@ def test_one_epoch_from_end_to_end(tmp_path: Path):
     assert written == [
         "assets/accuracy_model_graph.png",
         "assets/confusion_matrix.png",
+        "assets/feature_maps.png",
         "assets/learning_curves.png",
+        "assets/mistakes.png",
         "assets/prediction_examples.png",
         "assets/results.json",
+        "assets/shift_robustness.png",
         "models/CNN_model.json",
         "models/CNN_model.pth",
     ]
@@ -148,6 +151,13 @@ def test_one_epoch_from_end_to_end(tmp_path: Path):
         assert model["parameters"] == parameters and len(model["epochs"]) == 1
         assert math.isclose(model["training_seconds"], sum(epoch["seconds"] for epoch in model["epochs"]))
         assert f"{model['test_accuracy']:.2%}" in result.stdout
+        assert [round(1000 * recall) for recall in model["recall"]] == [
+            model["confusion_matrix"][i][i] for i in range(10)
+        ]
+        points = model["epochs"][0]["points"]
+        assert len(points) == 20 and points[-1]["epoch"] == 1 and points[0]["train_loss"] > points[-1]["train_loss"]
+    assert [model["multiply_adds"] for model in report["models"]] == [784 * 10 + 10 * 10, 1_133_860]
+    assert {len(accuracies) for accuracies in report["evidence"]["shift_accuracy"].values()} == {7}
     mlp, cnn = (model["test_accuracy"] for model in report["models"])
     assert mlp > 0.8 and cnn > 0.88 and cnn > mlp
     assert stock_correct(tmp_path / "models/CNN_model.pth") == round(cnn * 10_000)
@@ -169,7 +179,7 @@ def few_images(fashion_mnist) -> list[program.ImageSet]:
 
 def test_several_runs_take_a_seed_each_and_keep_the_first_cnn(few_images, capsys):
     settings = program.Settings(epochs=1, runs=2, seed=5)
-    results, cnn, logits = program.compare(settings, torch.device("cpu"), *few_images)
+    results, (mlp, cnn), logits = program.compare(settings, torch.device("cpu"), *few_images)
     assert [(result.name, result.seed) for result in results] == [
         ("MLP", 5),
         ("TinyVGG", 5),
@@ -177,7 +187,7 @@ def test_several_runs_take_a_seed_each_and_keep_the_first_cnn(few_images, capsys
         ("TinyVGG", 6),
     ]
     assert program.evaluate(cnn, few_images[1]).accuracy == results[1].test_accuracy != results[3].test_accuracy
-
+    assert program.evaluate(mlp, few_images[1]).accuracy == results[0].test_accuracy
     assert torch.equal(logits, program.predict_logits(cnn, few_images[1].images))
 
     alone, _, _ = program.compare(program.Settings(epochs=1, seed=6), torch.device("cpu"), *few_images)
@@ -186,7 +196,7 @@ def test_several_runs_take_a_seed_each_and_keep_the_first_cnn(few_images, capsys
 
 def test_several_optimizers_take_turns_and_the_cnn_of_the_first_is_kept(few_images, capsys):
     settings = program.Settings(epochs=1, optimizer=("sgd", "adam"), seed=5)
-    results, cnn, _ = program.compare(settings, torch.device("cpu"), *few_images)
+    results, (_, cnn), _ = program.compare(settings, torch.device("cpu"), *few_images)
     assert [(result.name, result.optimizer, result.learning_rate) for result in results] == [
         ("MLP", "SGD", 0.06),
         ("TinyVGG", "SGD", 0.06),
@@ -204,7 +214,7 @@ def test_a_learning_rate_that_is_given_holds_for_every_optimizer(few_images):
 
 
 def made_up_result(name: str, accuracy: float, optimizer: str = "Adam") -> program.Result:
-    return program.Result(name, optimizer, 0.02, 0, 7960, accuracy, 0.5, 2.0, [], [])
+    return program.Result(name, optimizer, 0.02, 0, 7960, 7940, accuracy, 0.5, 2.0, [], [], [], [])
 
 
 def test_the_table_of_several_runs_says_how_far_they_lie_apart(capsys):
@@ -288,6 +298,17 @@ def test_a_model_without_a_description_numbers_its_classes(garments, tmp_path: P
     (tmp_path / "alone.pth").write_bytes(Path(MODEL).read_bytes())
     assert program.main(["--predict", garments[0], "--model", str(tmp_path / "alone.pth"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["class"] == "class 9"
+
+
+def test_without_plots_the_model_is_the_same_and_no_picture_is_drawn(tmp_path: Path, few_images, monkeypatch):
+    monkeypatch.setattr(program, "load_fashion_mnist", lambda root: few_images)
+    for name, more in (("plain", []), ("with", ["--no-plots"])):
+        folders = ["--models-dir", str(tmp_path / name / "models"), "--assets-dir", str(tmp_path / name / "assets")]
+        assert program.main(["--epochs", "1", *folders, *more]) == 0
+    assert [path.name for path in (tmp_path / "with/assets").iterdir()] == ["results.json"]
+    assert len(list((tmp_path / "plain/assets").iterdir())) == 8
+    plain, without = ((tmp_path / name / "models/CNN_model.pth").read_bytes() for name in ("plain", "with"))
+    assert plain == without
 
 
 def test_own_pictures_from_end_to_end(tmp_path: Path, monkeypatch, capsys):

@@ -35,8 +35,11 @@ OUTPUTS = (
     "assets/results.json",
     "assets/accuracy_model_graph.png",
     "assets/confusion_matrix.png",
+    "assets/feature_maps.png",
     "assets/learning_curves.png",
+    "assets/mistakes.png",
     "assets/prediction_examples.png",
+    "assets/shift_robustness.png",
 )
 # Root may do everything: without these two capabilities a folder without permission is one for root as well.
 WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
@@ -493,7 +496,7 @@ def test_strange_names_no_terminal_and_no_home_work(tmp_path: Path):
 
     code, out, err = finish(first)
     assert (code, err) == (0, "")
-    assert "bilder" in out and len(list((strange / "bilder é").iterdir())) == 5
+    assert "bilder" in out and len(list((strange / "bilder é").iterdir())) == 8
     code, _, err = finish(second)
     assert code == 0 and "Traceback" not in err  # matplotlib warns that it keeps its cache elsewhere
     assert_whole(homeless)
