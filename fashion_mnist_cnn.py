@@ -534,7 +534,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An optimizer with the highest learning rate that was best for it on held-out images, at ten hidden units."""
+    """An optimizer with the highest learning rate for it, chosen on held-out images at ten hidden units."""
 
     name: str
     learning_rate: float
