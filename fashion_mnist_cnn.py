@@ -267,7 +267,7 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
 
 def find_pictures(folder: Path, seed: int) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Return the files of each class to train on and those to test on. Raises UserError."""
-    if {entry.name for entry in list_folder(folder)} == {"train", "test"}:
+    if {entry.name for entry in folder.glob("[!.]*")} == {"train", "test"}:
         train, test = find_classes(folder / "train"), find_classes(folder / "test")
         for name in sorted(train.keys() ^ test.keys()):
             there, missing = ("train", "test") if name in train else ("test", "train")

@@ -179,9 +179,11 @@ def test_a_class_of_one_part_alone_is_named(tmp_path: Path, part: str):
 
 
 def test_hidden_files_are_left_out_and_told(pictures: Path, capsys):
-    (pictures / "a" / ".DS_Store").write_text("of the system")
+    for folder in (pictures, pictures / "a"):
+        (folder / ".DS_Store").write_text("of the system")
     assert len(program.load_image_folder(pictures, None, 0)[0]) == 16
-    assert str(pictures / "a" / ".DS_Store") in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert told == [f"left out, being hidden: {folder / '.DS_Store'}" for folder in (pictures, pictures / "a")]
 
 
 def test_pictures_that_do_not_fit_into_memory_are_refused_with_a_size_that_does(pictures: Path, monkeypatch):
