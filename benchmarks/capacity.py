@@ -1,10 +1,11 @@
-"""Train TinyVGG in several widths, with and without augmentation: what more capacity and more variety give.
+"""Train TinyVGG in several widths, with and without augmentation: what more capacity and more varied images bring.
 
 python benchmarks/capacity.py                # 10 epochs each (about 40 minutes on 2 cores); the table of the README
 python benchmarks/capacity.py --hidden-units 64 --epochs 30 --held-out 10000
 """
 
 import argparse
+from itertools import pairwise
 
 import torch
 from speed import print_environment
@@ -27,38 +28,42 @@ def main() -> None:
     train_set, test_set = (image_set.to(device) for image_set in program.load_fashion_mnist(DATA))
     # Of a shuffled training set, so that the held-out images do not depend on the order of the archive.
     order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
-    kept, held_out = (pick(train_set, part) for part in (order[arguments.held_out :], order[: arguments.held_out]))
+    kept, held_out = (
+        train_set.subset(part.to(device)) for part in (order[arguments.held_out :], order[: arguments.held_out])
+    )
     print(
         f"{arguments.epochs} epochs, seed {arguments.seed}, {len(kept):,} training images; seconds: the fastest epoch\n"
     )
-    print("| hidden units | parameters | augmented | training accuracy | held-out | test | seconds an epoch |")
+    print("| hidden units | parameters | augmented | training accuracy | held-out | test | seconds per epoch |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for hidden_units in arguments.hidden_units:
         for augmented in {"no": [False], "yes": [True], "both": [False, True]}[arguments.augment]:
             torch.manual_seed(arguments.seed)
-            model = program.TinyVGG(hidden_units=hidden_units).to(device)
+            network = program.TinyVGG(hidden_units=hidden_units).to(device)
             history = program.train(
-                model,
+                network,
                 kept,
                 test_set,
                 epochs=arguments.epochs,
                 batch_size=program.Settings().batch_size,
-                learning_rate=program.RECIPES["adam"].scaled_learning_rate(hidden_units),
+                learning_rate=program.OPTIMIZERS["adam"].learning_rate_for(hidden_units),
                 seed=arguments.seed,
                 augmented=augmented,
             )
-            chosen_by = f"{program.evaluate(model, held_out).accuracy:.2%}" if arguments.held_out else ""
+            parameters = sum(parameter.numel() for parameter in network.parameters())
+            chosen_by = f"{program.evaluate(network, held_out).accuracy:.2%}" if arguments.held_out else ""
             print(
-                f"| {hidden_units} | {program.count_parameters(model):,} | {'yes' if augmented else 'no'} "
+                f"| {hidden_units} | {parameters:,} | {'yes' if augmented else 'no'} "
                 f"| {history[-1].train_accuracy:.2%} | {chosen_by} | {history[-1].test_accuracy:.2%} "
-                f"| {min(epoch.seconds for epoch in history):.1f} |",
+                f"| {fastest_epoch(history):.1f} |",
                 flush=True,
             )
 
 
-def pick(image_set: program.ImageSet, numbers: torch.Tensor) -> program.ImageSet:
-    numbers = numbers.to(image_set.labels.device)
-    return program.ImageSet(image_set.images[numbers], image_set.labels[numbers], image_set.class_names)
+def fastest_epoch(history: list[program.Record]) -> float:
+    """Return the training seconds of the fastest epoch."""
+    ends = [0.0] + [record.training_seconds for record in history if record.epoch == int(record.epoch)]
+    return min(end - start for start, end in pairwise(ends))
 
 
 if __name__ == "__main__":

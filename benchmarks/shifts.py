@@ -1,4 +1,4 @@
-"""Move the test images: what augmentation changes about the fall of a CNN that never saw a garment out of place.
+"""Shift the test images: how much augmentation helps a CNN that has only seen centred garments.
 
 python benchmarks/shifts.py                  # the figures of the README (about 4 minutes on 2 cores)
 """
@@ -19,24 +19,24 @@ def main() -> None:
     arguments = parser.parse_args()
     print_environment(torch.device("cpu"))
     train_set, test_set = program.load_fashion_mnist(DATA)
-    print(f"{arguments.epochs} epochs, seed {arguments.seed}; accuracy on 10,000 test images, by pixels moved\n")
-    print("| model | augmented |" + "".join(f" {pixels} |" for pixels in range(7)))
+    print(f"{arguments.epochs} epochs, seed {arguments.seed}; accuracy on 10,000 test images, by the shift in pixels\n")
+    print("| network | augmented |" + "".join(f" {pixels} |" for pixels in range(7)))
     print("|---|---|" + "---|" * 7, flush=True)
     for kind in (program.MLP, program.TinyVGG):
         for augmented in (False, True):
             torch.manual_seed(arguments.seed)
-            model = kind()
+            network = kind()
             program.train(
-                model,
+                network,
                 train_set,
                 test_set,
                 epochs=arguments.epochs,
                 batch_size=program.Settings().batch_size,
-                learning_rate=program.RECIPES["adam"].learning_rate,
+                learning_rate=program.OPTIMIZERS["adam"].learning_rate,
                 seed=arguments.seed,
                 augmented=augmented,
             )
-            cells = "".join(f" {accuracy:.1%} |" for accuracy in program.measure_shifts(model, test_set))
+            cells = "".join(f" {accuracy:.1%} |" for accuracy in program.measure_shifts(network, test_set))
             print(f"| {kind.__name__} | {'yes' if augmented else 'no'} |{cells}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Time the textbook's training loop and ours, turn by turn in one process, then both programs whole.
+"""Time the textbook's training loop and ours, in alternation in one process, then both programs whole.
 
 python benchmarks/speed.py                   # 1 seed; ours with 1 and with 3 epochs, the textbook with 3
 python benchmarks/speed.py --seeds 3 --device cuda
@@ -36,7 +36,7 @@ def print_environment(device: torch.device) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1, help="turns, each with another seed (1)")
+    parser.add_argument("--seeds", type=int, default=1, help="rounds, each with another seed (1)")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the textbook and of our longer run (3)")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -51,7 +51,7 @@ def main() -> None:
             taken = {f"textbook, {arguments.epochs} epochs": train_textbook(textbook, arguments.epochs, device.type)}
             for epochs in sorted({1, arguments.epochs}):
                 history = train_ours(kind, seed, epochs, train_set, test_set)
-                taken[f"ours, {epochs} epochs"] = sum(epoch.seconds for epoch in history)
+                taken[f"ours, {epochs} epochs"] = history[-1].training_seconds
             for loop, value in taken.items():
                 seconds.setdefault((kind.__name__, loop), []).append(value)
     print_times(seconds, arguments.epochs)
@@ -62,8 +62,8 @@ def main() -> None:
 
 def train_ours(
     kind: type[nn.Module], seed: int, epochs: int, train_set: program.ImageSet, test_set: program.ImageSet
-) -> list[program.Epoch]:
-    """Train a model by our default recipe; return its epochs."""
+) -> list[program.Record]:
+    """Train a network by our default recipe; return its learning curves."""
     settings = program.Settings()
     torch.manual_seed(seed)
     return program.train(
@@ -72,22 +72,22 @@ def train_ours(
         test_set,
         epochs=epochs,
         batch_size=settings.batch_size,
-        learning_rate=program.RECIPES[settings.optimizer[0]].learning_rate,
+        learning_rate=program.OPTIMIZERS[settings.optimizer[0]].learning_rate,
         seed=seed,
     )
 
 
 def print_times(seconds: dict[tuple[str, str], list[float]], textbook_epochs: int) -> None:
-    print(f"\n{'model':<9}{'loop':<22}{'training':>10}{'images/s':>10}{'textbook / this':>17}")
-    for (model, loop), taken in seconds.items():
+    print(f"\n{'network':<9}{'loop':<22}{'training':>10}{'images/s':>10}{'textbook / this':>17}")
+    for (network, loop), taken in seconds.items():
         epochs = int(loop.split()[-2])
-        ratio = mean(seconds[model, f"textbook, {textbook_epochs} epochs"]) / mean(taken)
-        print(f"{model:<9}{loop:<22}{mean(taken):>8.2f} s{epochs * IMAGES / mean(taken):>10,.0f}{ratio:>17.1f}")
+        ratio = mean(seconds[network, f"textbook, {textbook_epochs} epochs"]) / mean(taken)
+        print(f"{network:<9}{loop:<22}{mean(taken):>8.2f} s{epochs * IMAGES / mean(taken):>10,.0f}{ratio:>17.1f}")
 
 
 def print_utilization(images_per_second: float, device: torch.device) -> None:
-    """Compare the CNN step's arithmetic with the fastest matrix product this processor was seen to do."""
-    print("\nTinyVGG, arithmetic an image:")
+    """Compare the arithmetic of a training step of the CNN with the fastest matrix product measured here."""
+    print("\nTinyVGG, arithmetic per image:")
     for layer, count in FORWARD.items():
         print(f"  {layer:<28}{count / 1e6:>7.3f} MFLOP")
     # Backward: as much again for the weights and as much for the inputs, which the first layer does not need.
@@ -99,7 +99,7 @@ def print_utilization(images_per_second: float, device: torch.device) -> None:
     for _ in range(10):
         start = time.perf_counter()
         matrix @ matrix
-        program.wait_for(device)
+        getattr(torch, device.type).synchronize()
         fastest = max(fastest, 2 * 2048**3 / (time.perf_counter() - start))
     reached = total * images_per_second
     print(
@@ -109,7 +109,7 @@ def print_utilization(images_per_second: float, device: torch.device) -> None:
 
 
 def print_whole_programs() -> None:
-    """Run both programs from start to exit, imports and pictures included."""
+    """Run both programs from start to exit, imports and figures included."""
     with tempfile.TemporaryDirectory() as folder:
         ours = ["fashion_mnist_cnn.py", "--device", "cpu", "--models-dir", folder, "--assets-dir", folder]
         commands = {"textbook": ["benchmarks/textbook.py", folder], "ours": ours}

@@ -3,7 +3,7 @@
     python benchmarks/stability.py --seeds 20    # seeds 0 to 19; the table of the README
     python benchmarks/stability.py --seeds 10 --first-seed 1001 --epochs 1 --skip-textbook
 
-The textbook's recipe (SGD at learning rate 0.1, batches of 32, PyTorch's first weights, float32) runs in a
+The textbook's recipe (SGD at learning rate 0.1, batches of 32, PyTorch's initialization, float32) runs in a
 loop like ours here, on images held in memory: what it ends at is the same, and the wait is shorter.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
     sets = tuple(image_set.to(device) for image_set in program.load_fashion_mnist(DATA))
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     print(f"test accuracy after {arguments.epochs} epochs, seeds {seeds[0]} to {seeds[-1]}; failed: 11 % or less\n")
-    print("| model | recipe | mean | sd | min | max | failed |\n|---|---|---|---|---|---|---|", flush=True)
+    print("| network | recipe | mean | sd | min | max | failed |\n|---|---|---|---|---|---|---|", flush=True)
     for kind in (program.MLP, program.TinyVGG):
         for recipe, accuracy_of in (("textbook", textbook_accuracy), ("ours", our_accuracy)):
             if recipe == "textbook" and arguments.skip_textbook:
@@ -56,16 +56,16 @@ def textbook_accuracy(
     kind: type[nn.Module], seed: int, epochs: int, train_set: program.ImageSet, test_set: program.ImageSet
 ) -> float:
     """Return the test accuracy the textbook's recipe ends at."""
-    model = build_textbook_model(kind, seed).to(train_set.images.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    network = build_textbook_model(kind, seed).to(train_set.images.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
     for _ in range(epochs):
         for batch in torch.randperm(len(train_set)).to(train_set.labels.device).split(BATCH_SIZE):
-            logits = model(program.to_float(train_set.images[batch]))
+            logits = network(program.to_float(train_set.images[batch]))
             loss = F.cross_entropy(logits, train_set.labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return program.evaluate(model, test_set).accuracy
+    return program.evaluate(network, test_set).accuracy
 
 
 if __name__ == "__main__":

