@@ -131,9 +131,12 @@ def count_correct_with_stock_code(model_path: Path) -> int:
         return sum((network(images).argmax(dim=1) == labels).sum().item() for images, labels in loader)
 
 
-def test_one_epoch_from_end_to_end(tmp_path: Path, monkeypatch, capsys):
+def test_one_epoch_from_end_to_end(tmp_path: Path, fashion_mnist, monkeypatch, capsys):
+    """On a third of the training images, for it takes a third of the time."""
     monkeypatch.chdir(tmp_path)
-    assert program.main(["--epochs", "1", "--data-dir", str(REPOSITORY / "data_1")]) == 0
+    sets = fashion_mnist[0].subset(slice(20_000)), fashion_mnist[1]
+    monkeypatch.setattr(program, "load_fashion_mnist", lambda root: sets)
+    assert program.main(["--epochs", "1"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
@@ -155,7 +158,7 @@ def test_one_epoch_from_end_to_end(tmp_path: Path, monkeypatch, capsys):
     assert [network["multiply_adds"] for network in report["models"]] == [784 * 10 + 10 * 10, 1_133_860]
     assert {len(accuracies) for accuracies in report["evidence"]["shift_accuracy"].values()} == {7}
     mlp, cnn = (network["test_accuracy"] for network in report["models"])
-    assert mlp > 0.8 and cnn > 0.85 and cnn > mlp
+    assert mlp > 0.75 and cnn > 0.8 and cnn > mlp
     assert count_correct_with_stock_code(tmp_path / "models/CNN_model.pth") == round(cnn * 10_000)
 
 
@@ -170,7 +173,7 @@ def test_the_committed_model_is_that_of_the_committed_results():
 
 @pytest.fixture
 def in_tmp(tmp_path: Path, monkeypatch, small_sets) -> Path:
-    """The program runs in an empty folder, on 3,000 images."""
+    """The program runs in an empty folder, on 2,000 images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(program, "load_fashion_mnist", lambda root: small_sets)
     return tmp_path
@@ -235,14 +238,14 @@ def test_one_registry_entry_adds_a_network_or_an_optimizer(in_tmp: Path, monkeyp
     rmsprop = program.OptimizerConfig("RMSprop", 0.002, torch.optim.RMSprop)
     monkeypatch.setitem(program.NETWORKS, "lenet", lenet)
     monkeypatch.setitem(program.OPTIMIZERS, "rmsprop", rmsprop)
-    arguments = ["--networks", "mlp", "tinyvgg", "lenet", "--optimizer", "adam", "sgd", "rmsprop"]
+    arguments = ["--networks", "mlp", "tinyvgg", "lenet", "--optimizer", "adam", "rmsprop"]
     assert program.main([*QUICK, "--batch-size", "32", *arguments]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert sum(line.startswith(("MLP  ", "TinyVGG  ", "LeNet  ")) for line in out.splitlines()) == 9
+    assert sum(line.startswith(("MLP  ", "TinyVGG  ", "LeNet  ")) for line in out.splitlines()) == 6
     assert sorted(path.name for path in (in_tmp / "assets").iterdir()) == sorted([*FIGURES, "results.json"])
     report = json.loads((in_tmp / "assets/results.json").read_text())
-    assert len(report["models"]) == 9 and len(report["evidence"]["dead_channels"]) == 1
+    assert len(report["models"]) == 6 and len(report["evidence"]["dead_channels"]) == 1
     assert list(report["evidence"]["shift_accuracy"]) == ["MLP", "TinyVGG", "LeNet"]
     assert sorted(path.name for path in (in_tmp / "models").iterdir()) == ["LeNet_model.json", "LeNet_model.pth"]
     assert isinstance(program.load_model("models/LeNet_model.pth"), LeNet)
@@ -303,7 +306,7 @@ def diverging(monkeypatch) -> None:
 
 
 def test_a_run_that_diverges_is_recorded_and_the_others_are_saved(in_tmp: Path, diverging, capsys):
-    assert program.main([*QUICK, "--batch-size", "32", "--runs", "3", "--seed", "0"]) == 0
+    assert program.main([*QUICK, "--batch-size", "32", "--runs", "3", "--seed", "0", "--no-plots"]) == 0
     out, err = capsys.readouterr()
     warnings = err.splitlines()
     assert len(warnings) == 2 and all("seed 1 failed: diverged" in line for line in warnings)
