@@ -64,7 +64,7 @@ def initialize_weights(layer: nn.Module) -> None:
 
 
 class MLP(nn.Module):
-    """Two fully connected layers. They see a row of pixels: which pixels are neighbours is lost.
+    """Two fully connected layers. The image is flattened: which pixels are neighbours is lost.
 
     Takes float32 (N, C, H, W) in [0, 1] with C * H * W = in_features, returns logits (N, num_classes).
     The ReLU after the last layer is part of the textbook exercise: no logit can be negative.
@@ -162,7 +162,7 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device) -> "ImageSet":
+    def to(self, device: str | torch.device) -> "ImageSet":
         return ImageSet(self.images.to(device), self.labels.to(device), self.class_names)
 
     def subset(self, indices: Tensor | slice) -> "ImageSet":
@@ -174,7 +174,7 @@ def to_float(images: Tensor) -> Tensor:
     return images.float().div(255)
 
 
-TEMPORARY = ".fashion_mnist_cnn-"  # prefix of files and folders that are not in their final place yet
+TEMPORARY_PREFIX = ".fashion_mnist_cnn-"  # prefix of files and folders that are not in their final place yet
 # Of the four extracted files: torchvision checks only that they exist, and one may have been cut short.
 EXTRACTED_SHA256 = "14410854cf7a289477dcfc7df3f8ec24741e281cdcc425ede0d9a748ca630214"
 
@@ -184,9 +184,8 @@ def load_fashion_mnist(root: str | Path) -> tuple[ImageSet, ImageSet]:
 
     Files missing or corrupt in root/FashionMNIST/raw are extracted or downloaded again. Raises UserError if that fails.
     """
-    raw, timeout = Path(root, "FashionMNIST", "raw"), socket.getdefaulttimeout()
+    raw = Path(root, "FashionMNIST", "raw")
     files = [raw / archive.removesuffix(".gz") for archive, _ in FashionMNIST.resources]
-    socket.setdefaulttimeout(15)  # seconds; torchvision would wait forever for a server that does not answer
     try:
         readable = all(path.is_file() and os.access(path, os.R_OK) for path in files)
         if not readable or hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest() != EXTRACTED_SHA256:
@@ -195,8 +194,6 @@ def load_fashion_mnist(root: str | Path) -> tuple[ImageSet, ImageSet]:
     except (OSError, RuntimeError) as error:  # RuntimeError: torchvision could not download an archive
         hint = f"put {', '.join(dict(FashionMNIST.resources))} there, or name another folder with --data-dir"
         raise UserError(f"FashionMNIST cannot be read from {raw}: {error}; {hint}") from error
-    finally:
-        socket.setdefaulttimeout(timeout)
     train_set, test_set = (ImageSet(d.data.unsqueeze(1), d.targets, tuple(d.classes)) for d in datasets)
     return train_set, test_set
 
@@ -204,9 +201,10 @@ def load_fashion_mnist(root: str | Path) -> tuple[ImageSet, ImageSet]:
 def extract_archives(raw: Path) -> None:
     """Have torchvision extract and download into a temporary folder: another run may be reading the files in raw."""
     raw.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=raw) as root:
+    socket.setdefaulttimeout(15)  # seconds; torchvision would wait forever for a server that does not answer
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=raw) as root:
         extracted = Path(root, "FashionMNIST", "raw")
-        shutil.copytree(raw, extracted, ignore=shutil.ignore_patterns("*-ubyte", f"{TEMPORARY}*"))
+        shutil.copytree(raw, extracted, ignore=shutil.ignore_patterns("*-ubyte", f"{TEMPORARY_PREFIX}*"))
         FashionMNIST(root, download=True)
         for path in extracted.iterdir():
             os.replace(path, raw / path.name)
@@ -222,7 +220,7 @@ class OptimizerConfig:
     build: Callable[..., torch.optim.Optimizer]
 
     def learning_rate_for(self, hidden_units: int) -> float:
-        """Return the rate for a network of this width: wide ones were best with less, by the square root."""
+        """Return the peak rate for this width: beyond ten units it falls with the square root of the width."""
         return self.learning_rate * min(1.0, math.sqrt(10 / hidden_units))
 
 
@@ -260,12 +258,12 @@ def train(
     seed: int,
     optimizer: str = "adam",
     augmented: bool = False,
-    on_epoch_end: Callable[[Record], None] | None = None,
+    on_epoch_end: Callable[[Record], object] = lambda record: None,
 ) -> list[Record]:
-    """Train network in place and return its learning curves: 20 records in the first epoch, then one per epoch.
+    """Train network in place and return its learning curves: up to 20 records in the first epoch, then one each.
 
     Network and sets must be on one device. optimizer is a key of OPTIMIZERS; its learning rate rises to
-    learning_rate and falls to zero again (one-cycle policy, Smith and Topin 2018, arXiv:1708.07120). augmented:
+    learning_rate and falls to almost zero (one-cycle policy, Smith and Topin 2018, arXiv:1708.07120). augmented:
     mirror and shift the images at random. seed decides the order of the images, how they are augmented, and
     nothing else. If the loss is not finite at the end of an epoch, training ends with that record.
     """
@@ -280,14 +278,14 @@ def train(
     mixed_precision = training_precision(device) == torch.bfloat16
     history, seconds = [], 0.0
     for epoch in range(1, epochs + 1):
-        # Most is learned within the first epoch, so it is evaluated 20 times, each time on a few test images.
+        # Most is learned within the first epoch, so it is evaluated 20 times, each time on 500 test images.
         evaluation_interval = math.ceil(steps_per_epoch / 20) if epoch == 1 else steps_per_epoch
         batches = torch.randperm(len(train_set), generator=shuffle_generator).to(device).split(batch_size)
         progress = tqdm(batches, f"epoch {epoch}/{epochs}", unit=" steps", leave=False, disable=None)
         network.train()
         recent_logits, recent_labels, start = [], [], time.perf_counter()
-        for step, batch in enumerate(progress, start=1):
-            images, labels = train_set.images[batch], train_set.labels[batch]
+        for step, indices in enumerate(progress, start=1):
+            images, labels = train_set.images[indices], train_set.labels[indices]
             if augmented:
                 images = augment(images, augment_generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
@@ -309,15 +307,14 @@ def train(
                 history.append(Record(epochs_done, *values, seconds))
                 network.train()
                 recent_logits, recent_labels, start = [], [], time.perf_counter()
-        if on_epoch_end:
-            on_epoch_end(history[-1])
+        on_epoch_end(history[-1])
         if not math.isfinite(history[-1].train_loss + history[-1].test_loss):
             break
     return history
 
 
 def augment(images: Tensor, generator: torch.Generator, max_shift: int = 2) -> Tensor:
-    """Return uint8 images (N, C, H, W), mirrored and shifted by up to max_shift pixels at random; black comes in."""
+    """Return uint8 images (N, C, H, W), mirrored and shifted by up to max_shift pixels at random, black around."""
     count, _, height, width = images.shape
     rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     options = {"generator": generator, "device": images.device}
@@ -339,7 +336,7 @@ def training_precision(device: torch.device) -> torch.dtype:
 # ---- Evaluation ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Metrics:
-    """How good predictions are."""
+    """Loss, accuracy and confusion matrix of predictions."""
 
     loss: float  # mean cross-entropy
     accuracy: float  # correct / all images, in [0, 1]
@@ -351,7 +348,7 @@ class Metrics:
         count = self.confusion_matrix.sum().item()
         share = self.confusion_matrix.sum(dim=1).max().item() / count
         # Three standard deviations of a guess, but a handful of images must not fail a good network.
-        return self.accuracy <= share + min(0.05, 3 * math.sqrt(share * (1 - share) / count))
+        return self.accuracy <= share + min(0.05, (1 - share) / 2, 3 * math.sqrt(share * (1 - share) / count))
 
 
 def compute_metrics(logits: Tensor, labels: Tensor) -> Metrics:
@@ -392,12 +389,12 @@ def measure_shifts(network: nn.Module, image_set: ImageSet, max_shift: int = 6) 
         for down, right in {(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)}:
             shifted = F.pad(image_set.images, (right, -right, down, -down))
             correct.append(predict_logits(network, shifted).argmax(dim=1) == image_set.labels)
-        accuracies.append(torch.cat(correct).double().mean().item())
+        accuracies.append(torch.cat(correct).cpu().double().mean().item())
     return accuracies
 
 
 def compute_feature_maps(network: nn.Module, images: Tensor) -> list[Tensor]:
-    """Return what each ReLU after a convolution makes of uint8 images (N, C, H, W): float32 (N, channels, h, w)."""
+    """Return the activations of each ReLU after a convolution: float32 (N, channels, h, w); images are uint8."""
     activations = []
     relus = [layer for layer in network.modules() if isinstance(layer, nn.ReLU)]
     hooks = [relu.register_forward_hook(lambda _relu, _inputs, output: activations.append(output)) for relu in relus]
@@ -416,11 +413,8 @@ def find_dead_channels(network: nn.Module, images: Tensor) -> list[list[int]]:
 
 # ---- Saving and loading --------------------------------------------------------------------------
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write each content to its path, making folders as needed: all of them or, with a UserError, none.
-
-    Each is moved into place in one step: whenever the program is stopped, a file is the old or the new one, whole.
-    """
-    temporaries = {path: path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}") for path in contents}
+    """Write each content to its path in one step: at any time a file is the old or the new one. Raises UserError."""
+    temporaries = {path: path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}") for path in contents}
     try:
         for path, temporary in temporaries.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -436,7 +430,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 
 
 def check_writable(folder: Path, option: str) -> None:
-    """Raise UserError, naming the option, if no megabyte can be written to folder, or where it would be made."""
+    """Raise UserError, naming the option, unless a megabyte can be written to folder or, if missing, its parent."""
     try:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=existing) as file:
@@ -455,14 +449,14 @@ def serialize_network(network: nn.Module) -> bytes:
 def identify_network(state: Mapping[str, Tensor]) -> tuple[NetworkConfig, tuple[int, int, int, int]]:
     """Return the entry of NETWORKS whose keys this state dict has, and the sizes of its weights."""
     for config in NETWORKS.values():
-        with suppress(KeyError):
+        with suppress(KeyError, ValueError, ArithmeticError):
             return config, config.read_sizes(state)
     raise UserError(f"its keys are not those of {' or '.join(config.name for config in NETWORKS.values())}")
 
 
 # What torch.load, which executes nothing, was seen to raise for files that torch.save did not write.
-MALFORMED = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, EOFError)
-MALFORMED += (MemoryError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile)
+MALFORMED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, EOFError, MemoryError)
+MALFORMED += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile)
 
 
 def load_model(path: str | Path = "models/CNN_model.pth", device: str | torch.device = "cpu") -> nn.Module:
@@ -477,17 +471,21 @@ def load_model(path: str | Path = "models/CNN_model.pth", device: str | torch.de
             if sum(entry.file_size for entry in archive.infolist()) > size or archive.testzip():
                 raise UserError("it is corrupt")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        config, sizes = identify_network(state)
-        fits = sum(weights.nbytes for weights in state.values()) <= size
-        if not fits or not all(w.dtype == torch.float32 and w.isfinite().all() for w in state.values()):
+        if sum(weights.nbytes for weights in state.values()) > size:
+            raise UserError("its tensors claim to be larger than the file")
+        if not all(weights.dtype == torch.float32 and weights.isfinite().all() for weights in state.values()):
             raise UserError("its weights are not finite float32 numbers")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); training writes it, also with --images") from error
+    except MALFORMED as error:
+        raise UserError(f"{path} is not a state dict: {str(error) or type(error).__name__}") from error
+    try:
+        config, sizes = identify_network(state)
         with torch.device("meta"):  # shapes alone: no memory is allocated, and no random number drawn
             network = config.build(*sizes)
         network.load_state_dict(state, assign=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; train a network first (with --images for your own)") from error
-    except MALFORMED as error:
-        raise UserError(f"{path} is not a network's state dict: {str(error) or type(error).__name__}") from error
+    except (UserError, RuntimeError) as error:  # RuntimeError: keys or shapes that do not match
+        raise UserError(f"{path} is not a network's state dict: {error}") from error
     return network.to(device, memory_format=torch.channels_last).eval()
 
 
@@ -499,7 +497,7 @@ def read_metadata(model_path: Path, network: nn.Module) -> dict[str, Any]:
         classes = [f"class {label}" for label in range(num_classes)]
         return {"dataset": "", "classes": classes, "channels": channels, "image_size": image_size}
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = {"dataset": ""} | json.loads(path.read_text(encoding="utf-8"))
         sizes = metadata["channels"], metadata["hidden_units"], len(metadata["classes"]), metadata["image_size"]
         config.build(*sizes).load_state_dict(network.state_dict())
     except (OSError, TypeError, KeyError, ValueError, RuntimeError) as error:  # RuntimeError: the shapes differ
@@ -536,8 +534,7 @@ def group_runs(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]
     return groups
 
 
-# Okabe and Ito's palette, made to be distinguished by colour-blind people too.
-COLORS = ("#E69F00", "#0072B2", "#CC79A7", "#56B4E9", "#F0E442")  # one per network
+COLORS = ("#E69F00", "#0072B2", "#CC79A7", "#56B4E9", "#F0E442")  # Okabe and Ito's, for the colour-blind too
 CORRECT_COLOR, WRONG_COLOR = "#009E73", "#D55E00"
 HATCHES, MARKERS = ("", "///", "...", "xx"), "os^D"  # one per optimizer
 
@@ -545,10 +542,10 @@ HATCHES, MARKERS = ("", "///", "...", "xx"), "os^D"  # one per optimizer
 def draw_figures(
     results: Sequence[Result], network: nn.Module, test_set: ImageSet, analysis: Mapping[str, Any], dataset: str
 ) -> dict[str, "Figure"]:
-    """Return the figures under their file names. network, of the kind trained last, is the one looked into."""
+    """Return the figures under their file names; network is the one whose predictions and activations are drawn."""
     logits, labels = predict_logits(network, test_set.images).cpu(), test_set.labels.cpu()
     metrics, confidences = compute_metrics(logits, labels), logits.softmax(dim=1).amax(dim=1)
-    name, correct = results[-1].name, logits.argmax(dim=1) == labels
+    name, correct = identify_network(network.state_dict())[0].name, logits.argmax(dim=1) == labels
     examples = torch.randperm(len(test_set), generator=torch.Generator().manual_seed(results[0].seed))[:9]
     mistakes = confidences.masked_fill(correct, -1).argsort(descending=True)[: (~correct).sum()][:9]
     # An image of each of the first three classes, predicted correctly if there is one.
@@ -578,10 +575,10 @@ def new_figure(title: str, size: tuple[float, float], grid: tuple[int, int]) -> 
     return figure, axes_list
 
 
-def show_image(axes: "Axes", image: Tensor, title: str, size: int, **options: object) -> None:
+def show_image(axes: "Axes", image: Tensor, title: str, font_size: int, **options: object) -> None:
     """Show a uint8 image (H, W) or (H, W, C), or one channel of activations, without ticks, below a title."""
     axes.imshow(image.numpy(force=True), **({"cmap": "gray", "vmin": 0, "vmax": 255} | options))
-    axes.set_title(title, fontsize=size)
+    axes.set_title(title, fontsize=font_size)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
@@ -599,8 +596,8 @@ def plot_accuracy(results: Sequence[Result], title: str) -> "Figure":
     groups = group_runs(results)
     names, optimizers = (list(dict.fromkeys(keys)) for keys in zip(*groups, strict=True))
     width = 0.6 if len(optimizers) == 1 else 0.84 / len(optimizers)
-    measures = ("test_accuracy", 100, "test accuracy (%)", ".2f"), ("training_seconds", 1, "training time (s)", ".1f")
-    for axes, (measure, scale, label, form) in zip(panels, measures, strict=True):
+    measures = ("test_accuracy", "test accuracy", 100, "%", 2), ("training_seconds", "training time", 1, "s", 1)
+    for axes, (measure, label, scale, unit, digits) in zip(panels, measures, strict=True):
         for (name, optimizer), runs in groups.items():
             k = optimizers.index(optimizer)
             x = names.index(name) + (k - (len(optimizers) - 1) / 2) * width
@@ -608,19 +605,19 @@ def plot_accuracy(results: Sequence[Result], title: str) -> "Figure":
             spread = stdev(values) if len(values) > 1 else None
             style = {"color": color_of(name), "edgecolor": "white", "hatch": HATCHES[k % 4], "label": optimizer}
             bars = axes.bar(x, mean(values), width, yerr=spread, capsize=8, **style)
-            text = f"{mean(values):{form}} {label[-2]}"
+            text = f"{mean(values):.{digits}f} {unit}"
             if spread is not None:
-                text += f"\n± {spread:{form}}"
+                text += f"\n± {spread:.{digits}f}"
                 dots = torch.linspace(-0.4, 0.4, len(values)) * width + x
                 axes.scatter(dots, values, s=12, color="black", alpha=0.6, zorder=3)
             if failed := sum(bool(run.failed) for run in runs):
                 text += f"\n{failed} of {len(runs)} failed"
             axes.bar_label(bars, [text], padding=6, linespacing=1.1)
-        axes.set(xticks=range(len(names)), xticklabels=names, ylabel=label)
+        axes.set(xticks=range(len(names)), xticklabels=names, ylabel=f"{label} ({unit})")
         axes.margins(y=0.3)
     panels[0].set(ylim=(0, 125 if len(results) > len(groups) else 110), yticks=range(0, 101, 20))
     if len(optimizers) > 1:
-        handles = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+        handles = {bars.get_label(): bars for bars in panels[0].containers if bars.get_label() in optimizers}
         legend = figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False)
         for patch in legend.get_patches():
             patch.set_facecolor("gray")
@@ -638,9 +635,8 @@ def plot_learning_curves(results: Sequence[Result], title: str) -> "Figure":
     for axes, measure, scale in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
         for (name, optimizer), runs in groups.items():
             epochs = [record.epoch for record in runs[0].epochs]
-            marker, label = MARKERS[optimizers.index(optimizer) % 4], name
-            label += f", {optimizer}" if len(optimizers) > 1 else ""
-            style = {"color": color_of(name), "marker": marker, "markersize": 5}
+            label = f"{name}, {optimizer}" if len(optimizers) > 1 else name
+            style = {"color": color_of(name), "marker": MARKERS[optimizers.index(optimizer) % 4], "markersize": 5}
             style["markevery"] = [epoch == int(epoch) for epoch in epochs]
             for part, line, fill in (("train", "--", "white"), ("test", "-", None)):
                 curves = [[scale * getattr(record, f"{part}_{measure}") for record in run.epochs] for run in runs]
@@ -673,7 +669,7 @@ def plot_confusion_matrix(confusion_matrix: Tensor, class_names: Sequence[str], 
 
 
 def plot_predictions(image_set: ImageSet, logits: Tensor, indices: Tensor, title: str) -> "Figure":
-    """Draw up to nine images, chosen by indices (n,), with their classes and probabilities by logits (N, classes)."""
+    """Draw up to nine images, chosen by indices (n,), with the classes and probabilities that logits give them."""
     figure, grid = new_figure(title, (7.5, 8.5), (3, 3))
     for axes in grid[len(indices) :]:
         axes.set_visible(False)
@@ -704,25 +700,28 @@ def plot_shifts(shift_accuracy: Mapping[str, Sequence[float]], title: str) -> "F
 
 
 def plot_feature_maps(network: nn.Module, image_set: ImageSet, dead_channels: Sequence[Sequence[int]]) -> "Figure":
-    """Draw each image and what up to ten channels of each convolution make of it, after ReLU, on one scale per layer.
+    """Draw each image and its activations in up to ten channels of each convolution, after ReLU, one scale per layer.
 
     One column per layer, as in CNN Explainer (Wang et al. 2020, arXiv:2004.15004); dead_channels are marked.
     """
     layers = [feature_maps[:, :10] for feature_maps in compute_feature_maps(network, image_set.images)]
     columns = (1 + len(layers)) * len(image_set)
-    title = "Activations after each convolution; dark: zero, bright: the largest in the layer"
+    title = "Activations after each convolution; dark: zero, bright: the largest shown of the layer"
     figure, grid = new_figure(title, (max(8, 0.64 * columns), 7.4), (1, columns))
-    axes_of = iter(grid)
+    remaining = iter(grid)
     for index, (image, label) in enumerate(zip(image_set.images, image_set.labels, strict=True)):
-        axes = next(axes_of)
+        axes = next(remaining)
         text = f"{image_set.class_names[label]}\ninput\n{image.shape[1]} x {image.shape[2]}"
         show_image(axes, image.permute(1, 2, 0), text, 8)
         axes.set_anchor("N")
-        for number, (layer, dead) in enumerate(zip(layers, dead_channels, strict=True), start=1):
-            axes, (channels, height, width) = next(axes_of), layer.shape[1:]
+        for layer_number, (layer, dead) in enumerate(zip(layers, dead_channels, strict=True), start=1):
+            axes, (channels, height, width) = next(remaining), layer.shape[1:]
             gap = max(1, height // 7)
             column = F.pad(layer[index], (0, 0, 0, gap), value=math.nan).reshape(-1, width)[:-gap]
-            text, scale = f"conv {number}\n{height} x {width}", {"cmap": "viridis", "vmax": layer.max().item() or 1}
+            text, scale = (
+                f"conv {layer_number}\n{height} x {width}",
+                {"cmap": "viridis", "vmax": layer.max().item() or 1},
+            )
             show_image(axes, column, text, 9, **scale)
             for channel in set(dead) & set(range(channels)):
                 y = channel * (height + gap) + height / 2
@@ -738,10 +737,10 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
     seed, is for testing. They get one channel if all are grey, else three, and a side of image_size pixels; None
     is 28 if all are 28 x 28, else 64. Raises UserError, naming the file or folder, for what is missing or unreadable.
     """
-    if {path.name for path in folder.glob("[!.]*")} == {"train", "test"}:
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
         (class_names, train_files), (test_names, test_files) = map(find_images, (folder / "train", folder / "test"))
-        for name in {*class_names} ^ {*test_names}:
-            raise UserError(f"{folder}: the class {name} is in only one of train and test")
+        if different := sorted({*class_names} ^ {*test_names}):
+            raise UserError(f"{folder}: only one of train and test has {', '.join(different)}")
     else:
         class_names, files = find_images(folder)
         train_files, test_files, generator = [], [], torch.Generator().manual_seed(seed)
@@ -755,11 +754,12 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
     paths, labels = zip(*train_files, *test_files, strict=True)
     bar = {"unit": " images", "leave": False, "disable": None}
     headers = thread_map(read_image, paths, **bar)
-    mode = "L" if {image.mode for image in headers} <= {"1", "L", "LA", "I", "I;16", "F"} else "RGB"
+    mode = "L" if {image.mode for image in headers} <= {"1", "L", "LA", "I", "I;16", "I;16B", "F"} else "RGB"
     image_size = image_size or (28 if {image.size for image in headers} == {(28, 28)} else 64)
     images = torch.stack(thread_map(partial(read_square, mode=mode, image_size=image_size), paths, **bar))
     both, count = ImageSet(images, torch.tensor(labels), tuple(class_names)), len(train_files)
-    return both.subset(slice(count)), both.subset(slice(count, None))
+    test_indices = count + torch.randperm(len(both) - count, generator=torch.Generator().manual_seed(seed))
+    return both.subset(slice(count)), both.subset(test_indices)  # shuffled: the first ones serve as a sample
 
 
 def find_images(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
@@ -768,15 +768,13 @@ def find_images(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
     try:
         paths = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
         images = {p for p in paths if p.suffix.lower() in formats and p.name[0] != "." and p.is_file()}
-        for link in (path for path in paths if path.is_dir()):
-            raise UserError(f"{link} is a link to a folder; torchvision would follow it, even in a circle")
         labels = {name: k for k, name in enumerate(sorted(p.name for p in folder.glob("[!.]*") if p.is_dir()))}
         if len(labels) < 2:
             raise UserError(f"{folder} must have at least two folders of images, one per class")
         files = make_dataset(str(folder), labels, is_valid_file=lambda path: Path(path) in images)
     except OSError as error:  # also what torchvision raises for a class without an image
         raise UserError(f"the images in {folder} cannot be read: {error}") from error
-    if skipped := [str(path) for path in paths if path not in images]:
+    if skipped := sorted({str(path) for path in paths} - {path for path, _ in files}):
         print(f"skipped, for they are not images: {', '.join(skipped)}")
     return list(labels), files
 
@@ -789,7 +787,7 @@ def read_image(path: str, mode: str | None = None) -> Image.Image:
                 return file
             image = ImageOps.exif_transpose(file)  # cameras store the orientation beside the pixels
             if image.mode.startswith("I"):
-                image = image.point(lambda value: value / 257).convert("L")  # 16 bits
+                image = image.convert("I").point(lambda value: value / 257).convert("L")  # 16 bits
             if image.has_transparency_data:
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -804,7 +802,7 @@ def read_square(path: str, mode: str, image_size: int) -> Tensor:
 
 
 def prepare_garment(photograph: Image.Image) -> Image.Image:
-    """Turn an RGB photograph into what FashionMNIST's images are: 28 x 28, grey, the garment light on black.
+    """Convert an RGB photograph to FashionMNIST's format: 28 x 28, grey, the garment light on black.
 
     By its authors' steps (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747, section 2): trim the border within 5 % of
     the corner's colour, resize (they subsampled), sharpen, pad, invert, grey. A dark background is not inverted.
@@ -812,8 +810,11 @@ def prepare_garment(photograph: Image.Image) -> Image.Image:
     background = photograph.getpixel((0, 0))
     difference = ImageChops.difference(photograph, Image.new("RGB", photograph.size, background))
     box = difference.point(lambda value: 255 * (value > 0.05 * 255)).getbbox()
-    garment = ImageOps.contain(photograph.crop(box), (28, 28), Image.Resampling.BICUBIC)
-    garment = garment.filter(ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0))
+    trimmed = photograph.crop(box)
+    size = [max(1, round(28 * side / max(trimmed.size))) for side in trimmed.size]
+    garment = trimmed.resize(size, Image.Resampling.BICUBIC).filter(
+        ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0)
+    )
     square = ImageOps.pad(garment, (28, 28), color=background)
     return (ImageOps.invert(square) if mean(background) > 127 else square).convert("L")
 
@@ -839,7 +840,7 @@ class Settings:
     device: str = option("auto", "auto is a GPU if there is one", choices=("auto", "cpu", "cuda", "mps"))
     no_plots: bool = option(False, "draw no figures, and measure nothing for them", action="store_true")
     images: str | None = option(None, "your own, in DIR/<class>/ or DIR/train/<class>/ and DIR/test/", metavar="DIR")
-    image_size: int | None = option(None, "of --images, in pixels; by default 28 or 64", type=int, least=4)
+    image_size: int | None = option(None, "of --images, in pixels; by default 28 or 64", type=int, least=8)
     data_dir: str = option("data_1", "where FashionMNIST is, or is downloaded to", metavar="DIR")
     models_dir: str = option("models", "where CNN_model.pth is written", metavar="DIR")
     assets_dir: str = option("assets", "where the figures and results.json are written", metavar="DIR")
@@ -851,7 +852,6 @@ class Settings:
 def parse_args(argv: Sequence[str] | None = None) -> Settings:
     """Read the command line; an invalid one ends the program with one line and exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    # argparse prints the usage before the message; one line is easier to find.
     parser.error = lambda message: sys.exit(print_error(f"{message} (see --help)", 2))
     for setting in fields(Settings):
         shown = " ".join(setting.default) if isinstance(setting.default, tuple) else setting.default
@@ -862,7 +862,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
     for setting in fields(Settings):
         value, least = values[setting.name], setting.metadata.get("least")
         if None not in (value, least) and not least <= value < 2**32:
-            parser.error(f"argument --{setting.name.replace('_', '-')}: {value} is not in [{least}, 2**32)")
+            parser.error(
+                f"argument --{setting.name.replace('_', '-')}: {value} is not at least {least} and below 2**32"
+            )
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if values["device"] == "auto":
         values["device"] = next(device for device, is_present in present.items() if is_present)
@@ -872,33 +874,30 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
 
 
 def compare(settings: Settings, train_set: ImageSet, test_set: ImageSet) -> tuple[list[Result], dict[str, nn.Module]]:
-    """Train each network with each optimizer from each seed; a run that fails is reported, and the others go on.
-
-    Return all results and, under its name, the first of each kind of network that learned.
-    """
+    """Train every network with every optimizer and seed; return all results and, by name, the first that learned."""
     channels, _, image_size = train_set.images.shape[1:]
     sizes = channels, settings.hidden_units, len(train_set.class_names), image_size
     seeds = range(settings.seed, settings.seed + settings.runs)
-    runs = list(itertools.product(seeds, settings.optimizer, settings.networks))
+    runs = list(itertools.product(seeds, dict.fromkeys(settings.optimizer), dict.fromkeys(settings.networks)))
     results, networks = [], {}
-    for seed, optimizer, key in tqdm(runs, "runs", leave=False, disable=len(runs) == len(settings.networks) or None):
+    for seed, optimizer, key in tqdm(runs, "runs", leave=False, disable=None):
         torch.manual_seed(seed)
         network = NETWORKS[key].build(*sizes).to(train_set.images.device)
         name, optimizer_name = NETWORKS[key].name, OPTIMIZERS[optimizer].name
         parameters = sum(parameter.numel() for parameter in network.parameters())
         tqdm.write(f"{name}: {parameters:,} parameters, {optimizer_name}, seed {seed}")
         rate = settings.learning_rate or OPTIMIZERS[optimizer].learning_rate_for(settings.hidden_units)
-        loop = {"epochs": settings.epochs, "batch_size": settings.batch_size, "augmented": settings.augment}
-        recipe = {"learning_rate": rate, "optimizer": optimizer, "seed": seed}
-        history = train(network, train_set, test_set, on_epoch_end=Record.print, **loop, **recipe)
+        of_all_runs = {"epochs": settings.epochs, "batch_size": settings.batch_size, "augmented": settings.augment}
+        of_run = {"learning_rate": rate, "optimizer": optimizer, "seed": seed}
+        history = train(network, train_set, test_set, on_epoch_end=Record.print, **of_all_runs, **of_run)
         metrics = evaluate(network, test_set)
         matrix, is_finite = metrics.confusion_matrix, math.isfinite(metrics.loss + history[-1].train_loss)
         failed = "diverged" if not is_finite else "at chance" if metrics.is_at_chance else None
-        origin = name, optimizer_name, rate, seed, parameters, count_macs(network, test_set.images)
-        scores = metrics.accuracy, metrics.loss if is_finite else None, history[-1].training_seconds
+        run_info = name, optimizer_name, rate, seed, parameters, count_macs(network, test_set.images)
+        test_results = metrics.accuracy, metrics.loss if is_finite else None, history[-1].training_seconds
         precision, recall = (matrix.diag() / matrix.sum(dim=dim).clamp(min=1) for dim in (0, 1))
         per_class = matrix.tolist(), precision.tolist(), recall.tolist()
-        results.append(Result(*origin, *scores, history if is_finite else [], *per_class, failed))
+        results.append(Result(*run_info, *test_results, history if is_finite else [], *per_class, failed))
         if failed:
             hint = f"a learning rate below {rate:g}, a smaller batch or more epochs may help"
             print_error(f"{name}, {optimizer_name}, seed {seed} failed: {failed}, {metrics.accuracy:.2%}; {hint}")
@@ -915,7 +914,8 @@ def print_table(results: Sequence[Result]) -> None:
     print(f"\n{header}" + f"{'accuracy: sd':>14}{'min':>9}{'max':>9}{'runs':>6}{'failed':>8}" * several)
     for (name, optimizer), runs in groups.items():
         learned = [run for run in runs if not run.failed] or runs
-        accuracies, loss = [run.test_accuracy for run in learned], mean(run.test_loss or math.nan for run in learned)
+        accuracies = [run.test_accuracy for run in learned]
+        loss = mean(math.nan if run.test_loss is None else run.test_loss for run in learned)
         seconds, failed = mean(run.training_seconds for run in learned), sum(bool(run.failed) for run in runs)
         sd = stdev(accuracies) if len(accuracies) > 1 else 0.0
         row = (
@@ -937,7 +937,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 def run(settings: Settings) -> int:
     """Load, train, compare, analyze, draw and save; return the exit code. Raises UserError."""
     # Your own images get folders of their own: FashionMNIST's network is not overwritten.
-    own = Path(settings.images).resolve().name if settings.images else ""
+    own = Path(settings.images).resolve().name or "root" if settings.images else ""
     models_dir, assets_dir = Path(settings.models_dir, own), Path(settings.assets_dir, own)
     check_writable(models_dir, "--models-dir")
     check_writable(assets_dir, "--assets-dir")
@@ -945,11 +945,10 @@ def run(settings: Settings) -> int:
         image_sets = load_image_folder(Path(settings.images), settings.image_size, settings.seed)
     else:
         image_sets = load_fashion_mnist(settings.data_dir)
-    device = torch.device(settings.device)
-    train_set, test_set = (image_set.to(device) for image_set in image_sets)
+    train_set, test_set = (image_set.to(settings.device) for image_set in image_sets)
     class_names, image_shape = list(test_set.class_names), list(test_set.images.shape[1:])
     dataset = {"name": own or "FashionMNIST", "train_images": len(train_set), "test_images": len(test_set)}
-    environment = describe_environment(device)
+    environment = describe_environment(torch.device(settings.device))
     print(
         f"{dataset['name']}: {len(train_set):,} training, {len(test_set):,} test images on {environment['device_name']}"
     )
@@ -985,7 +984,7 @@ def run(settings: Settings) -> int:
     for path, content in ((model_path.with_suffix(".json"), metadata), (assets_dir / "results.json", report)):
         outputs[path] = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
     write_files(outputs)
-    print(f"\n{config.name} is in {model_path}, everything else in {assets_dir}{os.sep}")
+    print(f"\n{config.name} is in {models_dir}{os.sep}, everything else in {assets_dir}{os.sep}")
     return 0
 
 
@@ -1013,7 +1012,7 @@ def predict(settings: Settings) -> int:
 
 def prepare_image(path: str, metadata: Mapping[str, Any]) -> tuple[Tensor, str]:
     """Return an image as the network takes it, uint8 (C, H, W), and how it was prepared. Raises UserError."""
-    if metadata["dataset"] == "FashionMNIST":
+    if (metadata["dataset"], metadata["channels"], metadata["image_size"]) == ("FashionMNIST", 1, 28):
         image = read_image(path, "RGB")
         if image.size == (28, 28) and max(image.getpixel((0, 0))) < 128:  # one of the dataset's own
             return pil_to_tensor(image.convert("L")), "as it is"

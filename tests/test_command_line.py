@@ -58,7 +58,7 @@ def is_one_line(text: str) -> bool:
         ["--networks", "lenet"],
         ["--optimizer", "rmsprop"],
         ["--optimizer"],
-        ["--image-size", "3"],
+        ["--image-size", "7"],
         ["--predict"],
         ["--unknown"],
         ["--epoch", "3"],
@@ -195,8 +195,8 @@ def test_several_runs_use_one_seed_each_and_keep_the_first_cnn(small_sets):
     assert [result.confusion_matrix for result in alone] == [result.confusion_matrix for result in results[2:]]
 
 
-def test_several_optimizers_alternate_and_the_cnn_of_the_first_is_kept(small_sets, capsys):
-    settings = program.Settings(epochs=1, optimizer=("sgd", "adam"), seed=5)
+def test_several_optimizers_alternate_each_once_and_the_cnn_of_the_first_is_kept(small_sets, capsys):
+    settings = program.Settings(epochs=1, optimizer=("sgd", "adam", "sgd"), seed=5)
     results, networks = program.compare(settings, *small_sets)
     assert [(result.name, result.optimizer, result.learning_rate) for result in results] == [
         ("MLP", "SGD", 0.06),
@@ -285,6 +285,11 @@ def test_the_table_of_several_runs_shows_their_spread_and_the_failures(capsys):
     header, row = capsys.readouterr().out.strip().splitlines()
     assert header.split()[-6:] == ["accuracy:", "sd", "min", "max", "runs", "failed"]
     assert " ".join(row.split()) == "MLP Adam 7,960 82.00% 0.5000 2.0 s 2.00% 80.00% 84.00% 4 1"
+
+
+def test_a_loss_of_zero_is_printed_as_zero(capsys):
+    program.print_table([replace(make_result("MLP", 1.0), test_loss=0.0)])
+    assert "0.0000" in capsys.readouterr().out
 
 
 def test_the_table_of_one_run_is_plain(capsys):
@@ -482,4 +487,4 @@ def test_a_model_without_metadata_numbers_its_classes(garments, tmp_path: Path, 
 def test_a_missing_model_is_reported_in_one_line(garments, capsys):
     assert program.main(["--predict", garments[0], "--model", "models/pets/CNN_model.pth"]) == 1
     err = capsys.readouterr().err
-    assert is_one_line(err) and "models/pets/CNN_model.pth does not exist" in err and "--images" in err
+    assert is_one_line(err) and "models/pets/CNN_model.pth cannot be read" in err and "--images" in err

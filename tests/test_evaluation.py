@@ -110,3 +110,8 @@ def test_a_network_at_chance_is_recognized():
 
 def test_a_few_test_images_do_not_fail_a_good_network():
     assert not chance_metrics(8, 10, 2).is_at_chance and chance_metrics(5, 10, 2).is_at_chance
+
+
+def test_a_perfect_network_is_never_at_chance():
+    matrix = torch.tensor([[95, 0], [0, 5]])
+    assert not program.Metrics(0.1, 1.0, matrix).is_at_chance and program.Metrics(0.1, 0.95, matrix).is_at_chance
