@@ -1,6 +1,6 @@
 """Train an MLP and a TinyVGG CNN on FashionMNIST, compare them, and save the CNN.
 
-    python fashion_mnist_cnn.py                  # train both, compare, draw, save (about half a minute)
+    python fashion_mnist_cnn.py                  # train both, compare, draw, save (within a minute)
     python fashion_mnist_cnn.py --optimizer adam sgd --runs 5    # compare optimizers, over five seeds
     python fashion_mnist_cnn.py --images DIR     # train on your own images, one folder per class
     python fashion_mnist_cnn.py --predict FILE   # classify an image with the saved CNN
@@ -476,7 +476,8 @@ def load_model(path: str | Path = "models/CNN_model.pth", device: str | torch.de
         if not all(weights.dtype == torch.float32 and weights.isfinite().all() for weights in state.values()):
             raise UserError("its weights are not finite float32 numbers")
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); training writes it, also with --images") from error
+        hint = "train a network first, on images of your own with --images"
+        raise UserError(f"{path} cannot be read ({error.strerror}); {hint}") from error
     except MALFORMED as error:
         raise UserError(f"{path} is not a state dict: {str(error) or type(error).__name__}") from error
     try:
@@ -484,7 +485,7 @@ def load_model(path: str | Path = "models/CNN_model.pth", device: str | torch.de
         with torch.device("meta"):  # shapes alone: no memory is allocated, and no random number drawn
             network = config.build(*sizes)
         network.load_state_dict(state, assign=True)
-    except (UserError, RuntimeError) as error:  # RuntimeError: keys or shapes that do not match
+    except (ValueError, RuntimeError) as error:  # impossible sizes, and keys or shapes that do not match
         raise UserError(f"{path} is not a network's state dict: {error}") from error
     return network.to(device, memory_format=torch.channels_last).eval()
 
@@ -550,17 +551,17 @@ def draw_figures(
     mistakes = confidences.masked_fill(correct, -1).argsort(descending=True)[: (~correct).sum()][:9]
     # An image of each of the first three classes, predicted correctly if there is one.
     typical = torch.stack([((labels == k).int() + ((labels == k) & correct)).argmax() for k in labels.unique()[:3]])
-    count, shifts = f"{len(test_set):,} test images", analysis["shift_accuracy"]
+    count, shifts, dead = f"{len(test_set):,} test images", analysis["shift_accuracy"], analysis["dead_channels"]
+    shift_title = f"{analysis['images']:,} test images, shifted up, down, left and right"
     title = f"{name}: {metrics.accuracy:.2%} of {count} correct"
     return {
-        "accuracy_model_graph.png": plot_accuracy(results, f"{count} of {dataset}"),
+        "accuracy_model_graph.png": plot_accuracy(results, f"{dataset}, {count}"),
         "learning_curves.png": plot_learning_curves(results, f"Learning curves on {dataset}"),
         "confusion_matrix.png": plot_confusion_matrix(metrics.confusion_matrix, test_set.class_names, title),
         "prediction_examples.png": plot_predictions(test_set, logits, examples, f"{name} on random test images"),
         "mistakes.png": plot_predictions(test_set, logits, mistakes, f"The most confident mistakes of {name}"),
-        "shift_robustness.png": plot_shifts(shifts, f"{analysis['images']:,} shifted test images"),
-        "feature_maps.png": plot_feature_maps(network, test_set.subset(typical), analysis["dead_channels"]),
-    }
+        "shift_robustness.png": plot_shifts(shifts, shift_title),
+    } | ({"feature_maps.png": plot_feature_maps(network, test_set.subset(typical), dead)} if dead else {})
 
 
 def new_figure(title: str, size: tuple[float, float], grid: tuple[int, int]) -> tuple["Figure", list["Axes"]]:
@@ -579,7 +580,7 @@ def show_image(axes: "Axes", image: Tensor, title: str, font_size: int, **option
     """Show a uint8 image (H, W) or (H, W, C), or one channel of activations, without ticks, below a title."""
     axes.imshow(image.numpy(force=True), **({"cmap": "gray", "vmin": 0, "vmax": 255} | options))
     axes.set_title(title, fontsize=font_size)
-    axes.set(xticks=[], yticks=[])
+    axes.set(xticks=[], yticks=[], anchor="N")
     axes.spines[:].set_visible(False)
 
 
@@ -713,7 +714,6 @@ def plot_feature_maps(network: nn.Module, image_set: ImageSet, dead_channels: Se
         axes = next(remaining)
         text = f"{image_set.class_names[label]}\ninput\n{image.shape[1]} x {image.shape[2]}"
         show_image(axes, image.permute(1, 2, 0), text, 8)
-        axes.set_anchor("N")
         for layer_number, (layer, dead) in enumerate(zip(layers, dead_channels, strict=True), start=1):
             axes, (channels, height, width) = next(remaining), layer.shape[1:]
             gap = max(1, height // 7)
@@ -775,7 +775,7 @@ def find_images(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
     except OSError as error:  # also what torchvision raises for a class without an image
         raise UserError(f"the images in {folder} cannot be read: {error}") from error
     if skipped := sorted({str(path) for path in paths} - {path for path, _ in files}):
-        print(f"skipped, for they are not images: {', '.join(skipped)}")
+        print(f"skipped, not images in a class folder: {', '.join(skipped)}")
     return list(labels), files
 
 
@@ -838,11 +838,11 @@ class Settings:
     seed: int = option(42, "decides initial weights, image order and examples", type=int, least=0)
     runs: int = option(1, "train all networks N times: seed, seed + 1, ...", type=int, least=1, metavar="N")
     device: str = option("auto", "auto is a GPU if there is one", choices=("auto", "cpu", "cuda", "mps"))
-    no_plots: bool = option(False, "draw no figures, and measure nothing for them", action="store_true")
+    no_plots: bool = option(False, "draw no figures, and skip the analysis for them", action="store_true")
     images: str | None = option(None, "your own, in DIR/<class>/ or DIR/train/<class>/ and DIR/test/", metavar="DIR")
     image_size: int | None = option(None, "of --images, in pixels; by default 28 or 64", type=int, least=8)
     data_dir: str = option("data_1", "where FashionMNIST is, or is downloaded to", metavar="DIR")
-    models_dir: str = option("models", "where CNN_model.pth is written", metavar="DIR")
+    models_dir: str = option("models", "where the last network is written, TinyVGG as CNN_model.pth", metavar="DIR")
     assets_dir: str = option("assets", "where the figures and results.json are written", metavar="DIR")
     predict: Sequence[str] = option((), "train nothing; classify these images", nargs="+", metavar="FILE")
     model: str = option("models/CNN_model.pth", "the saved network for --predict", metavar="FILE")
@@ -887,9 +887,9 @@ def compare(settings: Settings, train_set: ImageSet, test_set: ImageSet) -> tupl
         parameters = sum(parameter.numel() for parameter in network.parameters())
         tqdm.write(f"{name}: {parameters:,} parameters, {optimizer_name}, seed {seed}")
         rate = settings.learning_rate or OPTIMIZERS[optimizer].learning_rate_for(settings.hidden_units)
-        of_all_runs = {"epochs": settings.epochs, "batch_size": settings.batch_size, "augmented": settings.augment}
-        of_run = {"learning_rate": rate, "optimizer": optimizer, "seed": seed}
-        history = train(network, train_set, test_set, on_epoch_end=Record.print, **of_all_runs, **of_run)
+        options = {"epochs": settings.epochs, "batch_size": settings.batch_size, "augmented": settings.augment}
+        options |= {"learning_rate": rate, "optimizer": optimizer, "seed": seed}
+        history = train(network, train_set, test_set, **options, on_epoch_end=Record.print)
         metrics = evaluate(network, test_set)
         matrix, is_finite = metrics.confusion_matrix, math.isfinite(metrics.loss + history[-1].train_loss)
         failed = "diverged" if not is_finite else "at chance" if metrics.is_at_chance else None

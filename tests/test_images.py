@@ -165,7 +165,7 @@ def test_files_that_are_not_images_are_skipped_and_reported(folder: Path, capsys
     skipped += [link(folder / "a" / "circle", folder)]
     os.mkfifo(folder / "b" / "pipe.png")
     assert len(program.load_image_folder(folder, None, 0)[0]) == 16
-    assert capsys.readouterr().out == f"skipped, for they are not images: {', '.join(sorted(map(str, skipped)))}\n"
+    assert capsys.readouterr().out == f"skipped, not images in a class folder: {', '.join(sorted(map(str, skipped)))}\n"
 
 
 def test_photographs_are_predicted_nearly_as_well_as_the_originals(fashion_mnist):

@@ -52,7 +52,7 @@ def test_a_state_dict_saved_by_other_code_is_loaded(tmp_path: Path):
 
 def test_a_missing_model_is_reported_with_what_writes_one(tmp_path: Path):
     with pytest.raises(
-        program.UserError, match=r"none\.pth cannot be read \(No such file.*\); training writes it, also with --images"
+        program.UserError, match=r"none\.pth cannot be read \(No such file.*\); train a network first, .*--images"
     ):
         program.load_model(tmp_path / "none.pth")
 
@@ -119,6 +119,9 @@ def bad_models(folder: Path) -> dict[str, bytes]:
         "pickle of bytes": with_garbage_pickle(intact, b"\x80\x02\x8c\xff"),
         "other keys": as_torch_file({"weight": weight}),
         "a list": as_torch_file([1, 2, 3]),
+        "too small for an image": as_torch_file(
+            program.TinyVGG().state_dict() | {"classifier.1.weight": torch.ones(10, 5)}
+        ),
         "no channels": as_torch_file(
             {"conv_block_1.0.weight": torch.zeros(0, 1, 3, 3), "classifier.1.weight": torch.zeros(9, 0)}
         ),
