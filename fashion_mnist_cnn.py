@@ -476,8 +476,7 @@ def load_model(path: str | Path = "models/CNN_model.pth", device: str | torch.de
         if not all(weights.dtype == torch.float32 and weights.isfinite().all() for weights in state.values()):
             raise UserError("its weights are not finite float32 numbers")
     except OSError as error:
-        hint = "train a network first, on images of your own with --images"
-        raise UserError(f"{path} cannot be read ({error.strerror}); {hint}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}; train first (your own: --images)") from error
     except MALFORMED as error:
         raise UserError(f"{path} is not a state dict: {str(error) or type(error).__name__}") from error
     try:
@@ -552,7 +551,6 @@ def draw_figures(
     # An image of each of the first three classes, predicted correctly if there is one.
     typical = torch.stack([((labels == k).int() + ((labels == k) & correct)).argmax() for k in labels.unique()[:3]])
     count, shifts, dead = f"{len(test_set):,} test images", analysis["shift_accuracy"], analysis["dead_channels"]
-    shift_title = f"{analysis['images']:,} test images, shifted up, down, left and right"
     title = f"{name}: {metrics.accuracy:.2%} of {count} correct"
     return {
         "accuracy_model_graph.png": plot_accuracy(results, f"{dataset}, {count}"),
@@ -560,7 +558,7 @@ def draw_figures(
         "confusion_matrix.png": plot_confusion_matrix(metrics.confusion_matrix, test_set.class_names, title),
         "prediction_examples.png": plot_predictions(test_set, logits, examples, f"{name} on random test images"),
         "mistakes.png": plot_predictions(test_set, logits, mistakes, f"The most confident mistakes of {name}"),
-        "shift_robustness.png": plot_shifts(shifts, shift_title),
+        "shift_robustness.png": plot_shifts(shifts, f"{analysis['images']:,} test images, shifted in four directions"),
     } | ({"feature_maps.png": plot_feature_maps(network, test_set.subset(typical), dead)} if dead else {})
 
 
@@ -718,11 +716,9 @@ def plot_feature_maps(network: nn.Module, image_set: ImageSet, dead_channels: Se
             axes, (channels, height, width) = next(remaining), layer.shape[1:]
             gap = max(1, height // 7)
             column = F.pad(layer[index], (0, 0, 0, gap), value=math.nan).reshape(-1, width)[:-gap]
-            text, scale = (
-                f"conv {layer_number}\n{height} x {width}",
-                {"cmap": "viridis", "vmax": layer.max().item() or 1},
-            )
-            show_image(axes, column, text, 9, **scale)
+            brightest = layer.max().item() or 1
+            text = f"conv {layer_number}\n{height} x {width}"
+            show_image(axes, column, text, 9, cmap="viridis", vmax=brightest)
             for channel in set(dead) & set(range(channels)):
                 y = channel * (height + gap) + height / 2
                 axes.text(width / 2, y, "dead", color="white", ha="center", va="center", fontsize=9)
@@ -812,9 +808,8 @@ def prepare_garment(photograph: Image.Image) -> Image.Image:
     box = difference.point(lambda value: 255 * (value > 0.05 * 255)).getbbox()
     trimmed = photograph.crop(box)
     size = [max(1, round(28 * side / max(trimmed.size))) for side in trimmed.size]
-    garment = trimmed.resize(size, Image.Resampling.BICUBIC).filter(
-        ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0)
-    )
+    sharpen = ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0)
+    garment = trimmed.resize(size, Image.Resampling.BICUBIC).filter(sharpen)
     square = ImageOps.pad(garment, (28, 28), color=background)
     return (ImageOps.invert(square) if mean(background) > 127 else square).convert("L")
 
@@ -862,9 +857,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
     for setting in fields(Settings):
         value, least = values[setting.name], setting.metadata.get("least")
         if None not in (value, least) and not least <= value < 2**32:
-            parser.error(
-                f"argument --{setting.name.replace('_', '-')}: {value} is not at least {least} and below 2**32"
-            )
+            parser.error(f"argument --{setting.name.replace('_', '-')}: {value} is not between {least} and 2**32")
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if values["device"] == "auto":
         values["device"] = next(device for device, is_present in present.items() if is_present)
@@ -891,16 +884,27 @@ def compare(settings: Settings, train_set: ImageSet, test_set: ImageSet) -> tupl
         options |= {"learning_rate": rate, "optimizer": optimizer, "seed": seed}
         history = train(network, train_set, test_set, **options, on_epoch_end=Record.print)
         metrics = evaluate(network, test_set)
-        matrix, is_finite = metrics.confusion_matrix, math.isfinite(metrics.loss + history[-1].train_loss)
-        failed = "diverged" if not is_finite else "at chance" if metrics.is_at_chance else None
-        run_info = name, optimizer_name, rate, seed, parameters, count_macs(network, test_set.images)
-        test_results = metrics.accuracy, metrics.loss if is_finite else None, history[-1].training_seconds
-        precision, recall = (matrix.diag() / matrix.sum(dim=dim).clamp(min=1) for dim in (0, 1))
-        per_class = matrix.tolist(), precision.tolist(), recall.tolist()
-        results.append(Result(*run_info, *test_results, history if is_finite else [], *per_class, failed))
-        if failed:
-            hint = f"a learning rate below {rate:g}, a smaller batch or more epochs may help"
-            print_error(f"{name}, {optimizer_name}, seed {seed} failed: {failed}, {metrics.accuracy:.2%}; {hint}")
+        is_finite = math.isfinite(metrics.loss + history[-1].train_loss)
+        matrix = metrics.confusion_matrix
+        result = Result(
+            name=name,
+            optimizer=optimizer_name,
+            learning_rate=rate,
+            seed=seed,
+            parameters=parameters,
+            multiply_adds=count_macs(network, test_set.images),
+            test_accuracy=metrics.accuracy,
+            test_loss=metrics.loss if is_finite else None,
+            training_seconds=history[-1].training_seconds,
+            epochs=history if is_finite else [],
+            confusion_matrix=matrix.tolist(),
+            precision=(matrix.diag() / matrix.sum(dim=0).clamp(min=1)).tolist(),
+            recall=(matrix.diag() / matrix.sum(dim=1).clamp(min=1)).tolist(),
+            failed="diverged" if not is_finite else "at chance" if metrics.is_at_chance else None,
+        )
+        results.append(result)
+        if result.failed:
+            print_error(f"{name}, seed {seed} failed: {result.failed}; a learning rate below {rate:g} may help")
         else:
             networks.setdefault(name, network)
     return results, networks
@@ -917,10 +921,8 @@ def print_table(results: Sequence[Result]) -> None:
         accuracies = [run.test_accuracy for run in learned]
         loss = mean(math.nan if run.test_loss is None else run.test_loss for run in learned)
         seconds, failed = mean(run.training_seconds for run in learned), sum(bool(run.failed) for run in runs)
-        sd = stdev(accuracies) if len(accuracies) > 1 else 0.0
-        row = (
-            f"{name:<9}{optimizer:<10}{runs[0].parameters:>11,}{mean(accuracies):>10.2%}{loss:>9.4f}{seconds:>13.1f} s"
-        )
+        sd, parameters = stdev(accuracies) if len(accuracies) > 1 else 0.0, runs[0].parameters
+        row = f"{name:<9}{optimizer:<10}{parameters:>11,}{mean(accuracies):>10.2%}{loss:>9.4f}{seconds:>13.1f} s"
         print(row + f"{sd:>14.2%}{min(accuracies):>9.2%}{max(accuracies):>9.2%}{len(runs):>6}{failed:>8}" * several)
 
 
@@ -949,10 +951,8 @@ def run(settings: Settings) -> int:
     class_names, image_shape = list(test_set.class_names), list(test_set.images.shape[1:])
     dataset = {"name": own or "FashionMNIST", "train_images": len(train_set), "test_images": len(test_set)}
     environment = describe_environment(torch.device(settings.device))
-    print(
-        f"{dataset['name']}: {len(train_set):,} training, {len(test_set):,} test images on {environment['device_name']}"
-    )
-
+    summary = "{name}: {train_images:,} training, {test_images:,} test images on {device_name}"
+    print(summary.format(**dataset, **environment))
     results, networks = compare(settings, train_set, test_set)
     print_table(results)
     config = NETWORKS[settings.networks[-1]]

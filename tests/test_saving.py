@@ -51,9 +51,7 @@ def test_a_state_dict_saved_by_other_code_is_loaded(tmp_path: Path):
 
 
 def test_a_missing_model_is_reported_with_what_writes_one(tmp_path: Path):
-    with pytest.raises(
-        program.UserError, match=r"none\.pth cannot be read \(No such file.*\); train a network first, .*--images"
-    ):
+    with pytest.raises(program.UserError, match=r"none\.pth cannot be read: No such file.*; train first .*--images"):
         program.load_model(tmp_path / "none.pth")
 
 
