@@ -748,7 +748,7 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
             held_out = max(1, round(len(of_class) / 5))
             train_files, test_files = train_files + shuffled[held_out:], test_files + shuffled[:held_out]
     paths, labels = zip(*train_files, *test_files, strict=True)
-    bar = {"unit": " images", "leave": False, "disable": None}
+    bar = {"unit": " images", "leave": False, "disable": None, "max_workers": os.cpu_count()}
     headers = thread_map(read_image, paths, **bar)
     mode = "L" if {image.mode for image in headers} <= {"1", "L", "LA", "I", "I;16", "I;16B", "F"} else "RGB"
     image_size = image_size or (28 if {image.size for image in headers} == {(28, 28)} else 64)
@@ -776,7 +776,7 @@ def find_images(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
 
 
 def read_image(path: str, mode: str | None = None) -> Image.Image:
-    """Return an image in mode L or RGB, upright, on white where transparent; its header alone without a mode."""
+    """Return an image in mode L or RGB, rotated by EXIF, on white where transparent; without mode its header only."""
     try:
         with Image.open(path) as file:
             if not mode:
