@@ -56,11 +56,13 @@ class UserError(ValueError):
 
 
 # ---- Networks ------------------------------------------------------------------------------------
-def initialize_weights(layer: nn.Module) -> None:
+def initialize_weights(network: nn.Module, output_layer: nn.Linear) -> None:
     """Initialize for ReLU (He et al. 2015, arXiv:1502.01852): small networks may never learn otherwise."""
-    if isinstance(layer, nn.Conv2d | nn.Linear):
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    output_layer.weight.data *= 0.1  # no class is favoured at the start
 
 
 class MLP(nn.Module):
@@ -79,9 +81,9 @@ class MLP(nn.Module):
             nn.Linear(hidden_units, num_classes),
             nn.ReLU(),
         )
-        self.apply(initialize_weights)
-        # A logit that the last ReLU holds at zero for every image of its class gets no gradient, and
-        # that class is lost for good. Output-layer biases of one keep every class alive at the start.
+        initialize_weights(self, output_layer=self.layer_stack[3])
+        # A class whose logit the last ReLU holds at zero for all of its images gets no gradient and is lost for good.
+        # Output-layer biases of one, which the small weights cannot outweigh, keep every class alive at the start.
         nn.init.ones_(self.layer_stack[3].bias)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -104,7 +106,7 @@ class TinyVGG(nn.Module):
         self.conv_block_1 = self.conv_block(in_channels, hidden_units)
         self.conv_block_2 = self.conv_block(hidden_units, hidden_units)
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(hidden_units * (image_size // 4) ** 2, num_classes))
-        self.apply(initialize_weights)
+        initialize_weights(self, output_layer=self.classifier[1])
         # The channels of a pixel side by side in memory: convolutions on a CPU run about twice as fast.
         self.to(memory_format=torch.channels_last)
 
@@ -232,7 +234,7 @@ OPTIMIZERS = {
 
 @dataclass(frozen=True)
 class Record:
-    """A point of the learning curves: losses are mean cross-entropy, accuracies are in [0, 1]."""
+    """A point of the learning curves: losses are mean cross-entropy (without label smoothing), accuracies in [0, 1]."""
 
     epoch: float  # passes over the training set so far
     train_loss: float  # of the mini-batches since the record before, like the accuracy
@@ -290,7 +292,8 @@ def train(
                 images = augment(images, augment_generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
                 logits = network(to_float(images))
-            loss = F.cross_entropy(logits.float(), labels)
+            # Label smoothing (Szegedy et al. 2016, arXiv:1512.00567): rewards being right, but not being certain.
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.05)
             optim.zero_grad()
             loss.backward()
             optim.step()
@@ -951,8 +954,7 @@ def run(settings: Settings) -> int:
     class_names, image_shape = list(test_set.class_names), list(test_set.images.shape[1:])
     dataset = {"name": own or "FashionMNIST", "train_images": len(train_set), "test_images": len(test_set)}
     environment = describe_environment(torch.device(settings.device))
-    summary = "{name}: {train_images:,} training, {test_images:,} test images on {device_name}"
-    print(summary.format(**dataset, **environment))
+    print("{}: {:,} training, {:,} test images on {}".format(*dataset.values(), environment["device_name"]))
     results, networks = compare(settings, train_set, test_set)
     print_table(results)
     config = NETWORKS[settings.networks[-1]]
@@ -965,7 +967,8 @@ def run(settings: Settings) -> int:
         "settings": asdict(settings),
         "models": [asdict(result) for result in results],
     }
-    outputs = {}
+    model_path = models_dir / config.model_file
+    outputs = {model_path: serialize_network(network)}
     if not settings.no_plots:
         subset = test_set.subset(slice(1000))  # the shifts take 25 passes
         report["evidence"] = {
@@ -979,8 +982,6 @@ def run(settings: Settings) -> int:
     accuracy = next(result.test_accuracy for result in results if result.name == config.name and not result.failed)
     metadata = {"dataset": dataset["name"], "classes": class_names, "image_size": image_shape[1]}
     metadata |= {"channels": image_shape[0], "hidden_units": settings.hidden_units, "test_accuracy": accuracy}
-    model_path = models_dir / config.model_file
-    outputs[model_path] = serialize_network(network)
     for path, content in ((model_path.with_suffix(".json"), metadata), (assets_dir / "results.json", report)):
         outputs[path] = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
     write_files(outputs)

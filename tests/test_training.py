@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -104,6 +105,18 @@ def test_training_metrics_are_those_of_the_batches_since_the_record_before(rando
     program.train(tiny_network(), random_set, random_set, **(OPTIONS | {"batch_size": 100}))
     assert seen[::2] == [100, 100, 3, 203], "of the mini-batches"
     assert seen[1::2] == [203] * 4, "of the test images: fewer than 500, so all"
+
+
+def test_training_minimizes_the_smoothed_loss_and_reports_the_plain_one(random_set, monkeypatch):
+    monkeypatch.setattr(program, "training_precision", lambda device: torch.float32)
+    network, options = tiny_network(), {"epochs": 1, "batch_size": 203, "learning_rate": 0.01, "seed": 3}
+    logits = network(program.to_float(random_set.images))
+    smoothed = F.cross_entropy(logits, random_set.labels, label_smoothing=0.05)
+    gradients = torch.autograd.grad(smoothed, network.parameters(), retain_graph=True)
+    history = program.train(network, random_set, random_set, **options)
+    assert history[0].train_loss == pytest.approx(F.cross_entropy(logits, random_set.labels).item(), rel=1e-5)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_training_ends_with_the_epoch_in_which_the_loss_is_no_longer_finite(random_set):
