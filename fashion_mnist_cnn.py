@@ -1,6 +1,6 @@
 """Train an MLP and a TinyVGG CNN on FashionMNIST, compare them, and save the CNN.
 
-    python fashion_mnist_cnn.py                  # train both, compare, draw, save (within a minute)
+    python fashion_mnist_cnn.py                  # train both, compare, draw, save (about a minute)
     python fashion_mnist_cnn.py --optimizer adam sgd --runs 5    # compare optimizers, over five seeds
     python fashion_mnist_cnn.py --images DIR     # train on your own images, one folder per class
     python fashion_mnist_cnn.py --predict FILE   # classify an image with the saved CNN
