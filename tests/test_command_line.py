@@ -81,7 +81,7 @@ def test_help_shows_each_option_with_its_default(capsys):
     assert stopped.value.code == 0
     for option in vars(program.Settings()):
         assert f"--{option.replace('_', '-')} " in text
-    for shown in ("(default: 3)", "(default: mlp tinyvgg)", "(default: adam)", "(default: models/CNN_model.pth)"):
+    for shown in ("(default: 3)", "(default: mlp tinyvgg)", "(default: adam)", "(default: models)"):
         assert shown in text
     assert "None" not in text and "False" not in text
 
@@ -89,7 +89,7 @@ def test_help_shows_each_option_with_its_default(capsys):
 def test_the_defaults_are_the_documented_ones():
     settings = program.parse_args([])
     assert settings == replace(program.Settings(), device=settings.device)
-    assert (settings.epochs, settings.batch_size, settings.seed, settings.hidden_units) == (3, 128, 42, 10)
+    assert (settings.epochs, settings.batch_size, settings.seed, settings.networks) == (3, 128, 42, ("mlp", "tinyvgg"))
 
 
 def test_importing_the_script_has_no_side_effect(tmp_path: Path):
@@ -253,7 +253,7 @@ def test_one_registry_entry_adds_a_network_or_an_optimizer(in_tmp: Path, monkeyp
     assert program.main(["--predict", "black.png", "--model", "models/LeNet_model.pth"]) == 0
     with pytest.raises(SystemExit):
         program.main(["--help"])
-    assert "{mlp,tinyvgg,lenet}" in capsys.readouterr().out
+    assert "{mlp,tinyvgg,resnet,lenet}" in capsys.readouterr().out
 
 
 def test_the_mlp_alone_is_trained_drawn_saved_and_loaded(in_tmp: Path):
@@ -261,6 +261,40 @@ def test_the_mlp_alone_is_trained_drawn_saved_and_loaded(in_tmp: Path):
     assert isinstance(program.load_model("models/MLP_model.pth"), program.MLP)
     written = {path.name for path in (in_tmp / "assets").iterdir()}
     assert written == {*FIGURES, "results.json"} - {"feature_maps.png"}, "it has no feature maps"
+
+
+def test_the_resnet_is_trained_drawn_saved_and_predicts_from_then_on(in_tmp: Path, garments, capsys):
+    assert program.main([*QUICK, "--networks", "resnet", "--batch-size", "32"]) == 0
+    network = program.load_model("models/ResNet_model.pth")
+    assert isinstance(network, program.ResNet) and not network.training
+    report = json.loads((in_tmp / "assets/results.json").read_text())
+    accuracy = report["models"][0]["test_accuracy"]
+    assert accuracy > 0.5 and report["models"][0]["hidden_units"] == 4
+    metadata = json.loads((in_tmp / "models/ResNet_model.json").read_text())
+    assert (metadata["hidden_units"], metadata["test_accuracy"]) == (4, accuracy)
+    assert {path.name for path in (in_tmp / "assets").iterdir()} == {*FIGURES, "results.json"}
+    capsys.readouterr()
+    (in_tmp / "models/CNN_model.pth").write_bytes(MODEL.read_bytes())
+    for expected in ("ResNet", "TinyVGG"):  # the best one there is
+        assert program.main(["--predict", garments[0], "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["model"] == expected
+        (in_tmp / "models/ResNet_model.pth").unlink(missing_ok=True)
+
+
+def test_the_resnet_of_coloured_images_takes_their_size(in_tmp: Path, capsys):
+    save_lamps(in_tmp / "lamps", 20)
+    assert program.main([*QUICK, "--images", "lamps", "--image-size", "20", "--networks", "resnet", "--no-plots"]) == 0
+    capsys.readouterr()
+    model = ["--model", "models/lamps/ResNet_model.pth"]
+    assert program.main(["--predict", "lamps/red/0.png", *model]) == 0
+    assert capsys.readouterr().out.endswith("(ResNet, resized to 20 x 20)\n")
+
+
+def test_the_width_of_each_network_follows_from_its_entry(small_sets):
+    settings = program.Settings(epochs=1, networks=("mlp", "resnet"))
+    results, _ = program.compare(settings, *(image_set.subset(slice(200)) for image_set in small_sets))
+    assert [(result.name, result.hidden_units) for result in results] == [("MLP", 10), ("ResNet", 16)]
+    assert [result.learning_rate for result in results] == pytest.approx([0.02, 0.008])
 
 
 def test_the_stack_from_main_to_backward_has_four_functions(in_tmp: Path, monkeypatch):
@@ -277,7 +311,7 @@ def test_the_stack_from_main_to_backward_has_four_functions(in_tmp: Path, monkey
 
 
 def make_result(name: str, accuracy: float, optimizer: str = "Adam", failed: str | None = None) -> program.Result:
-    return program.Result(name, optimizer, 0.02, 0, 7960, 7940, accuracy, 0.5, 2.0, [], [], [], [], failed)
+    return program.Result(name, optimizer, 0.02, 0, 10, 7960, 7940, accuracy, 0.5, 2.0, [], [], [], [], failed)
 
 
 def test_the_table_of_several_runs_shows_their_spread_and_the_failures(capsys):
@@ -449,9 +483,9 @@ def garments(tmp_path: Path, fashion_mnist) -> list[str]:
 def test_predictions_name_the_runner_up_and_the_preparation(garments, capsys):
     assert program.main(["--predict", *garments, "--model", str(MODEL)]) == 0
     boot, pullover = capsys.readouterr().out.splitlines()
-    assert boot.startswith(f"{garments[0]}: Ankle boot ") and boot.endswith("(as it is)")
+    assert boot.startswith(f"{garments[0]}: Ankle boot ") and boot.endswith("(TinyVGG, as it is)")
     assert pullover.startswith(f"{garments[1]}: Pullover ") and "then" in pullover
-    assert pullover.endswith("(prepared like FashionMNIST's images)")
+    assert pullover.endswith("(TinyVGG, prepared like FashionMNIST's images)")
 
 
 def test_predictions_in_json_agree_with_the_network(garments, fashion_mnist, capsys):

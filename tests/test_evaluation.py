@@ -1,3 +1,4 @@
+import json
 from math import exp, log
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fashion_mnist_cnn as program
+from conftest import MODEL
 
 
 def test_metrics_of_a_hand_made_case():
@@ -115,3 +117,10 @@ def test_a_few_test_images_do_not_fail_a_good_network():
 def test_a_perfect_network_is_never_at_chance():
     matrix = torch.tensor([[95, 0], [0, 5]])
     assert not program.Metrics(0.1, 1.0, matrix).is_at_chance and program.Metrics(0.1, 0.95, matrix).is_at_chance
+
+
+@pytest.mark.parametrize("name", ["CNN_model", "ResNet_model"])
+def test_the_committed_networks_reach_their_committed_accuracy(name: str, fashion_mnist):
+    metadata = json.loads(MODEL.with_name(f"{name}.json").read_text())
+    accuracy = program.evaluate(program.load_model(MODEL.with_name(f"{name}.pth")), fashion_mnist[1]).accuracy
+    assert accuracy == pytest.approx(metadata["test_accuracy"], abs=2e-4)  # processors round differently

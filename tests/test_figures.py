@@ -17,7 +17,7 @@ def records(better: float = 0.0) -> list[program.Record]:
 
 def make_result(name, accuracy, seconds=2.0, optimizer="Adam", failed=None, epochs=None) -> program.Result:
     epochs = records() if epochs is None else epochs
-    return program.Result(name, optimizer, 0.02, 0, 7960, 7940, accuracy, 0.5, seconds, epochs, [], [], [], failed)
+    return program.Result(name, optimizer, 0.02, 0, 10, 7960, 7940, accuracy, 0.5, seconds, epochs, [], [], [], failed)
 
 
 def accuracy_figure():
@@ -162,6 +162,11 @@ def test_shifts_are_drawn_in_the_colours_of_the_networks_with_their_values():
     assert {name: line.get_color() for name, line in lines.items()} == {"MLP": "#E69F00", "TinyVGG": "#0072B2"}
     assert lines["TinyVGG"].get_ydata() == pytest.approx([90, 88, 60])
     assert {"50", "88"} <= set(texts(figure))
+
+
+def test_of_three_lines_the_one_between_has_no_numbers():
+    figure = program.plot_shifts({"MLP": [0.81, 0.2], "TinyVGG": [0.91, 0.6], "ResNet": [0.94, 0.93]}, "title")
+    assert {"81", "94", "ResNet"} <= set(texts(figure)) and "91" not in texts(figure)
 
 
 def test_feature_maps_of_a_layer_share_a_scale_and_dead_channels_are_marked():

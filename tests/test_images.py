@@ -89,7 +89,7 @@ def test_channels_and_size_follow_the_images(folder: Path, added, image_size, sh
     assert program.load_image_folder(folder, image_size, 0)[0].images.shape[1:] == shape
 
 
-def test_an_image_is_turned_upright_cropped_to_its_middle_and_white_where_transparent(tmp_path: Path):
+def test_an_image_is_turned_upright_cropped_to_its_middle_and_visible_where_transparent(tmp_path: Path):
     sideways = Image.new("RGB", (8, 16), "black")
     sideways.paste("red", (0, 0, 8, 8))  # the upper half
     orientation = Image.Exif()
@@ -99,7 +99,15 @@ def test_an_image_is_turned_upright_cropped_to_its_middle_and_white_where_transp
     assert program.read_square(tmp_path / "a.png", "RGB", 8)[0].float().mean(dim=0).tolist() == [255] * 4 + [0] * 4
 
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert program.read_square(tmp_path / "clear.png", "L", 8).unique().tolist() == [255]
+    assert program.read_square(tmp_path / "clear.png", "L", 8).unique().tolist() == [0]
+    dark = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    dark.paste("navy", (0, 0, 8, 4))
+    dark.save(tmp_path / "dark.png")
+    assert program.read_image(tmp_path / "dark.png", "RGB").getpixel((0, 7)) == (255, 255, 255)
+    light = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    light.paste("white", (0, 0, 8, 4))
+    light.save(tmp_path / "light.png")
+    assert program.read_square(tmp_path / "light.png", "L", 8)[0, :, 0].tolist() == [255] * 4 + [0] * 4
     for name, dtype in (("deep.png", "<u2"), ("deep.tif", ">u2")):
         Image.fromarray(numpy.full((8, 8), 257 * 77, dtype=dtype)).save(tmp_path / name)
         assert program.read_square(tmp_path / name, "L", 8).unique().tolist() == [77]
@@ -168,12 +176,12 @@ def test_files_that_are_not_images_are_skipped_and_reported(folder: Path, capsys
     assert capsys.readouterr().out == f"skipped, not images in a class folder: {', '.join(sorted(map(str, skipped)))}\n"
 
 
-def test_photographs_are_predicted_nearly_as_well_as_the_originals(fashion_mnist):
+@pytest.mark.parametrize("background", ["white", "grey", "uneven"])
+def test_photographs_are_predicted_nearly_as_well_as_the_originals(fashion_mnist, background: str):
     network = program.load_model(MODEL)
     images, labels = fashion_mnist[1].images[:1000], fashion_mnist[1].labels[:1000]
     rng = random.Random(0)
-    garments = [program.prepare_garment(make_photograph(image, rng)) for image in images]
-    prepared = torch.stack([program.pil_to_tensor(garment) for garment in garments])
+    prepared = torch.stack([program.prepare_garment(make_photograph(image, rng, background)) for image in images])
     original, photographed = (
         (program.predict_logits(network, some).argmax(dim=1) == labels).float().mean() for some in (images, prepared)
     )
@@ -201,21 +209,47 @@ def test_images_of_the_dataset_are_not_prepared_again_but_others_are(tmp_path: P
         assert "prepared" in program.prepare_image(str(tmp_path / "larger.png"), METADATA)[1]
 
 
-@pytest.mark.parametrize("background, garment", [("white", "navy"), ("black", "yellow")])
+COLORS = [("white", "navy"), ("white", "linen"), ("black", "yellow"), ("gray", "silver"), ("royalblue", "firebrick")]
+
+
+@pytest.mark.parametrize("background, garment", COLORS)
 def test_a_garment_is_trimmed_centred_and_light_on_black(background: str, garment: str):
     photograph = Image.new("RGB", (300, 400), background)
     photograph.paste(garment, (20, 30, 90, 170))  # 70 wide, 140 high
-    prepared = program.pil_to_tensor(program.prepare_garment(photograph))[0]
+    prepared = program.prepare_garment(photograph)[0]
     assert prepared.shape == (28, 28) and prepared[:, :7].max() == prepared[:, 21:].max() == 0
     assert prepared[:, 7:21].min() > 127
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000)])
+@pytest.mark.parametrize("size", [(60, 60), (3000, 60), (60, 3000)])
 def test_a_garment_of_any_shape_is_visible(size: tuple[int, int]):
     photograph = Image.new("RGB", (3100, 3100), "white")
     photograph.paste("black", (10, 10, 10 + size[0], 10 + size[1]))
     prepared = program.prepare_garment(photograph)
-    assert prepared.size == (28, 28) and prepared.getextrema()[1] > 127
+    assert prepared.shape == (1, 28, 28) and prepared.max() > 127
+
+
+@pytest.mark.parametrize("size", [(300, 400), (28, 28), (1, 1), (1, 3000)])
+def test_a_blank_photograph_is_black(size: tuple[int, int]):
+    assert program.prepare_garment(Image.new("RGB", size, "tan")).unique().tolist() == [0]
+
+
+@pytest.mark.parametrize("place", [(-20, 100), (100, -20), (-20, -20), (200, 300)])
+def test_a_garment_may_reach_beyond_the_edge_and_its_photograph_is_left_as_it_is(place: tuple[int, int]):
+    photograph = Image.new("RGB", (300, 400), "white")
+    photograph.paste("green", (*place, place[0] + 150, place[1] + 150))
+    before = photograph.tobytes()
+    prepared = program.prepare_garment(photograph)[0]
+    assert prepared.amin(dim=0).max() > 200 or prepared.amin(dim=1).max() > 200  # it fills the frame
+    assert photograph.tobytes() == before
+
+
+def test_faint_shadows_and_noise_are_black(fashion_mnist):
+    noise = torch.randint(-8, 9, (400, 300), generator=torch.Generator().manual_seed(0))
+    page = 240 + noise - 10 * (torch.arange(400)[:, None] > 300)
+    page[100:200, 50:250] = 40
+    prepared = program.prepare_garment(Image.fromarray(page.byte().numpy()).convert("RGB"))[0]
+    assert prepared[:6].max() == prepared[22:].max() == 0 and prepared[8:20].min() > 200
 
 
 def test_digits_are_learned_from_a_folder(tmp_path: Path):

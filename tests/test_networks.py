@@ -20,6 +20,27 @@ def test_mlp_has_the_documented_layers():
     assert kinds == ["Flatten", "Linear", "ReLU", "Linear", "ReLU"]
 
 
+def test_the_resnet_is_deeper_normalized_and_has_shortcuts():
+    network = program.ResNet()
+    layers = [type(layer).__name__ for layer in network.modules()]
+    assert count_parameters(network) == 338_682
+    assert (layers.count("Conv2d"), layers.count("BatchNorm2d"), layers.count("Residual")) == (10, 10, 3)
+    activations = torch.rand(2, 32, 7, 7)
+    shortcut = next(layer for layer in network.features if isinstance(layer, program.Residual)).eval()
+    torch.nn.init.zeros_(shortcut[1][0].weight)  # nothing is left of the convolutions
+    assert torch.equal(shortcut(activations), activations)
+
+
+def test_the_resnet_does_not_see_where_a_garment_is():
+    """Shifted by four pixels, one position after both poolings, all of it in the frame, it gives the same logits."""
+    image = torch.zeros(1, 1, 64, 64)
+    image[:, :, 24:40, 20:40] = torch.rand(16, 20)
+    network = program.ResNet().eval()
+    shifted = network(image.roll((4, -4), dims=(2, 3)))
+    assert torch.allclose(shifted, network(image), atol=1e-5)
+    assert not torch.allclose(network(image.flip(3)), network(image), atol=1e-5)
+
+
 def test_tiny_vgg_has_the_state_dict_keys_of_the_tutorial():
     layers = ["conv_block_1.0", "conv_block_1.2", "conv_block_2.0", "conv_block_2.2", "classifier.1"]
     expected = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
@@ -33,6 +54,8 @@ def test_networks_are_built_for_other_sizes_and_their_sizes_read_off_their_weigh
     network = program.NETWORKS[key].build(*sizes)
     logits = network(torch.rand(5, in_channels, image_size, image_size))
     assert logits.shape == (5, num_classes) and logits.dtype == torch.float32
+    if key == "resnet":  # its weights do not depend on the size of the images
+        sizes = *sizes[:3], 28
     assert program.identify_network(network.state_dict()) == (program.NETWORKS[key], sizes)
 
 

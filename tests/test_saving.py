@@ -27,7 +27,7 @@ def saved(tmp_path: Path) -> Path:
 def test_a_saved_network_of_any_size_is_loaded_with_its_logits(
     tmp_path_factory, key, in_channels, hidden_units, num_classes, image_size
 ):
-    network = program.NETWORKS[key].build(in_channels, hidden_units, num_classes, image_size)
+    network = program.NETWORKS[key].build(in_channels, hidden_units, num_classes, image_size).eval()
     path = tmp_path_factory.mktemp("saved") / "network.pth"
     path.write_bytes(program.serialize_network(network))
     random_state = torch.get_rng_state()

@@ -36,9 +36,12 @@ def test_optimizer_and_augmentation_change_the_result(random_set):
 
 
 def test_wider_networks_get_lower_learning_rates():
-    for config in program.OPTIMIZERS.values():
-        rates = [config.learning_rate_for(hidden_units) for hidden_units in (1, 10, 40, 1000)]
-        assert rates == pytest.approx([config.learning_rate * factor for factor in (1, 1, 0.5, 0.1)])
+    for network in program.NETWORKS.values():
+        for config in program.OPTIMIZERS.values():
+            factors = (0.1, 1, 4, 100)
+            rates = [config.learning_rate_for(network, round(f * network.hidden_units)) for f in factors]
+            highest = config.learning_rate * network.learning_rate_scale
+            assert rates == pytest.approx([highest * factor for factor in (1, 1, 0.5, 0.1)])
 
 
 def shifted(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
