@@ -283,7 +283,8 @@ def test_the_resnet_is_trained_drawn_saved_and_predicts_from_then_on(in_tmp: Pat
 
 def test_the_resnet_of_coloured_images_takes_their_size(in_tmp: Path, capsys):
     save_lamps(in_tmp / "lamps", 20)
-    assert program.main([*QUICK, "--images", "lamps", "--image-size", "20", "--networks", "resnet", "--no-plots"]) == 0
+    options = ["--image-size", "20", "--epochs", "10", "--hidden-units", "4", "--no-plots"]
+    assert program.main(["--images", "lamps", "--networks", "resnet", *options]) == 0
     capsys.readouterr()
     model = ["--model", "models/lamps/ResNet_model.pth"]
     assert program.main(["--predict", "lamps/red/0.png", *model]) == 0
