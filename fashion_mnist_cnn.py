@@ -136,6 +136,7 @@ class Residual(nn.Sequential):
 class ResNet(nn.Module):
     """A small residual network (He et al. 2015, arXiv:1512.03385): ten convolutions, six of them beside a shortcut.
 
+    The first convolution has hidden_units channels, the last six times as many.
     Takes float32 (N, in_channels, H, W) in [0, 1], H and W at least 4, returns logits (N, num_classes). Global pooling
     keeps the largest activation of each channel, not its position: shifting a garment hardly changes the logits.
     """
@@ -200,7 +201,9 @@ class NetworkConfig:
 NETWORKS = {
     "mlp": NetworkConfig("MLP", "MLP_model.pth", lambda c, h, n, s: MLP(c * s**2, h, n), read_mlp_sizes),
     "tinyvgg": NetworkConfig("TinyVGG", "CNN_model.pth", TinyVGG, read_tinyvgg_sizes),
-    "resnet": NetworkConfig("ResNet", "ResNet_model.pth", lambda *c: ResNet(*c[:3]), read_resnet_sizes, 16, 0.4),
+    "resnet": NetworkConfig(
+        "ResNet", "ResNet_model.pth", lambda c, h, n, s: ResNet(c, h, n), read_resnet_sizes, 16, learning_rate_scale=0.4
+    ),
 }
 
 
@@ -529,8 +532,9 @@ def load_model(path: str | Path = "models/CNN_model.pth", device: str | torch.de
         state = torch.load(path, map_location="cpu", weights_only=True)
         if sum(weights.nbytes for weights in state.values()) > size:
             raise UserError("its tensors claim to be larger than the file")
-        dtypes = torch.float32, torch.int64  # batch normalization counts its batches
-        if not all(weights.dtype in dtypes and weights.isfinite().all() for weights in state.values()):
+        counters = {name for name in state if name.endswith("num_batches_tracked")}  # of batch normalization, int64
+        floats = [weights for name, weights in state.items() if name not in counters]
+        if not all(weights.dtype == torch.float32 and weights.isfinite().all() for weights in floats):
             raise UserError("its weights are not finite float32 numbers")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; train first (your own: --images)") from error
@@ -835,7 +839,7 @@ def find_images(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
 
 
 def read_image(path: str, mode: str | None = None) -> Image.Image:
-    """Return an image in mode L or RGB, rotated by EXIF, on white if transparent; without mode its header only."""
+    """Return an image in mode L or RGB, rotated by EXIF, visible where transparent; without mode its header."""
     try:
         with Image.open(path) as file:
             if not mode:
@@ -843,10 +847,10 @@ def read_image(path: str, mode: str | None = None) -> Image.Image:
             image = ImageOps.exif_transpose(file)  # cameras store the orientation beside the pixels
             if image.mode.startswith("I"):
                 image = image.convert("I").point(lambda value: value / 257).convert("L")  # 16 bits
-            if image.has_transparency_data:
+            if image.has_transparency_data:  # on white, or on black where nothing would be seen on white
                 pages = (Image.new("RGBA", image.size, color) for color in ("white", "black"))
                 on_white, on_black = (Image.alpha_composite(page, image.convert("RGBA")) for page in pages)
-                image = on_white if on_white.convert("L").getextrema()[0] < 200 else on_black  # what is white is seen
+                image = on_white if on_white.convert("L").getextrema()[0] < 200 else on_black
             return image.convert(mode)
     except (OSError, ValueError, SyntaxError, RuntimeError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as an image: {error}") from error
@@ -861,12 +865,12 @@ def prepare_garment(photograph: Image.Image) -> Tensor:
     """Convert an RGB photograph to FashionMNIST's format: uint8 (1, 28, 28), the garment light on black.
 
     The dataset's authors trimmed a white border, resized, sharpened, padded, inverted and greyed (Xiao, Rasul, Vollgraf
-    2017, arXiv:1708.07747, section 2). Here a pixel is the lighter the more it differs from the background, so that
-    garment and background may have any colours, and the light on the background may vary a little.
+    2017, arXiv:1708.07747, section 2). Here the more a pixel differs from the background, the lighter it becomes, so
+    that garment and background may have any colours, and the light on the background may vary a little.
     """
     small = photograph.copy()
     small.thumbnail((280, 280))
-    pixels = pil_to_tensor(small.filter(ImageFilter.MedianFilter(3))).float()[None]  # without noise
+    pixels = pil_to_tensor(small.filter(ImageFilter.MedianFilter(3))).float()[None]  # the median removes noise
     corners = F.interpolate(pixels, (32, 32), mode="area")[:, :, ::31, ::31]
     color = corners.flatten(2).median(dim=2).values[:, :, None, None]
     # From corner to corner the light may vary by 12 of 255; what differs more is a garment that fills the corner.
@@ -911,7 +915,7 @@ class Settings:
     models_dir: str = option("models", "where the last network is written, TinyVGG as CNN_model.pth", metavar="DIR")
     assets_dir: str = option("assets", "where the figures and results.json are written", metavar="DIR")
     predict: Sequence[str] = option((), "train nothing; classify these images", nargs="+", metavar="FILE")
-    model: str | None = option(None, "for --predict; by default ResNet_model.pth or CNN_model.pth", metavar="FILE")
+    model: str | None = option(None, "for --predict; by default the saved ResNet, else the CNN", metavar="FILE")
     json: bool = option(False, "print predictions as lines of JSON", action="store_true")
 
 

