@@ -7,11 +7,13 @@
     python fashion_mnist_cnn.py --predict FILE   # classify an image with the best network saved
     python fashion_mnist_cnn.py --help           # every option with its default
 
-The figures and results.json are written to assets/, the CNN's weights to models/CNN_model.pth.
+The figures and results.json are written to assets/, the CNN's weights to models/CNN_model.pth. Open
+assets/explorer.html in a browser to look into the networks just trained.
 Other code loads the CNN with `from fashion_mnist_cnn import load_model; network = load_model()`.
 """
 
 import argparse
+import base64
 import hashlib
 import io
 import itertools
@@ -606,10 +608,9 @@ def draw_figures(
 ) -> dict[str, "Figure"]:
     """Return the figures under their file names; network is the one whose predictions and activations are drawn."""
     logits, labels = predict_logits(network, test_set.images).cpu(), test_set.labels.cpu()
-    metrics, confidences = compute_metrics(logits, labels), logits.softmax(dim=1).amax(dim=1)
-    name, correct = identify_network(network.state_dict())[0].name, logits.argmax(dim=1) == labels
-    examples = torch.randperm(len(test_set), generator=torch.Generator().manual_seed(results[0].seed))[:9]
-    mistakes = confidences.masked_fill(correct, -1).argsort(descending=True)[: (~correct).sum()][:9]
+    metrics, correct = compute_metrics(logits, labels), logits.argmax(dim=1) == labels
+    name = identify_network(network.state_dict())[0].name
+    examples, mistakes = choose_examples(logits, labels, results[0].seed)
     # An image of each of the first three classes, predicted correctly if there is one.
     typical = torch.stack([((labels == k).int() + ((labels == k) & correct)).argmax() for k in labels.unique()[:3]])
     count, shifts, dead = f"{len(test_set):,} test images", analysis["shift_accuracy"], analysis["dead_channels"]
@@ -622,6 +623,31 @@ def draw_figures(
         "mistakes.png": plot_predictions(test_set, logits, mistakes, f"The most confident mistakes of {name}"),
         "shift_robustness.png": plot_shifts(shifts, f"{analysis['images']:,} test images, shifted in four directions"),
     } | ({"feature_maps.png": plot_feature_maps(network, test_set.subset(typical), dead)} if dead else {})
+
+
+def choose_examples(logits: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of nine random images, and of the nine most confident mistakes."""
+    confidences, predictions = logits.softmax(dim=1).max(dim=1)
+    examples = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:9]
+    mistakes = confidences.masked_fill(predictions == labels, -1).argsort(descending=True)
+    return examples, mistakes[: (predictions != labels).sum()][:9]
+
+
+def make_explorer_data(networks: Mapping[str, nn.Module], test_set: ImageSet, seed: int) -> bytes:
+    """Return what assets/explorer.html shows: the weights of MLP and TinyVGG, and up to 60 test images."""
+
+    def encode(tensor: Tensor) -> str:
+        return base64.b64encode(tensor.numpy(force=True).tobytes()).decode()
+
+    logits, labels = predict_logits(networks["TinyVGG"], test_set.images).cpu(), test_set.labels.cpu()
+    of_classes = torch.cat([(labels == k).nonzero()[:5] for k in labels.unique()]).flatten()
+    chosen = dict.fromkeys(torch.cat([*choose_examples(logits, labels, seed), of_classes]).tolist())
+    images = test_set.subset(torch.tensor(list(chosen)[:60]))
+    data = {"classes": images.class_names, "shape": images.images.shape[1:], "labels": images.labels.tolist()}
+    states = {name: networks[name].state_dict() for name in ("MLP", "TinyVGG") if name in networks}
+    weights = {name: {key: (t.shape, encode(t)) for key, t in state.items()} for name, state in states.items()}
+    data |= {"images": encode(images.images), "networks": weights}
+    return f"window.explorerData = {json.dumps(data)};\n".encode()
 
 
 def new_figure(title: str, size: tuple[float, float], grid: tuple[int, int]) -> tuple["Figure", list["Axes"]]:
@@ -1053,6 +1079,10 @@ def run(settings: Settings) -> int:
         for name, figure in draw_figures(results, network, test_set, report["evidence"], dataset["name"]).items():
             figure.savefig(buffer := io.BytesIO(), dpi=120)
             outputs[assets_dir / name] = buffer.getvalue()
+        page = Path(__file__).parent / "assets/explorer.html"
+        if "TinyVGG" in networks and page.exists():
+            outputs[assets_dir / page.name] = page.read_bytes()
+            outputs[assets_dir / "explorer_data.js"] = make_explorer_data(networks, test_set, settings.seed)
     saved = next(result for result in results if result.name == config.name and not result.failed)
     metadata = {"dataset": dataset["name"], "classes": class_names, "image_size": image_shape[1]}
     metadata |= {"channels": image_shape[0], "hidden_units": saved.hidden_units, "test_accuracy": saved.test_accuracy}

@@ -25,6 +25,7 @@ FIGURES = (
     "prediction_examples.png",
     "shift_robustness.png",
 )
+EXPLORER = ("explorer.html", "explorer_data.js")
 
 
 def is_one_line(text: str) -> bool:
@@ -140,7 +141,7 @@ def test_one_epoch_from_end_to_end(tmp_path: Path, fashion_mnist, monkeypatch, c
     out, err = capsys.readouterr()
     assert err == ""
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    files = [*(f"assets/{name}" for name in FIGURES), "assets/results.json"]
+    files = [*(f"assets/{name}" for name in (*FIGURES, *EXPLORER)), "assets/results.json"]
     assert written == sorted([*files, "models/CNN_model.json", "models/CNN_model.pth"])
     report = json.loads((tmp_path / "assets/results.json").read_text())
     assert report["settings"]["epochs"] == 1 and report["dataset"]["image_shape"] == [1, 28, 28]
@@ -243,7 +244,7 @@ def test_one_registry_entry_adds_a_network_or_an_optimizer(in_tmp: Path, monkeyp
     out, err = capsys.readouterr()
     assert err == ""
     assert sum(line.startswith(("MLP  ", "TinyVGG  ", "LeNet  ")) for line in out.splitlines()) == 6
-    assert sorted(path.name for path in (in_tmp / "assets").iterdir()) == sorted([*FIGURES, "results.json"])
+    assert sorted(path.name for path in (in_tmp / "assets").iterdir()) == sorted([*FIGURES, *EXPLORER, "results.json"])
     report = json.loads((in_tmp / "assets/results.json").read_text())
     assert len(report["models"]) == 6 and len(report["evidence"]["dead_channels"]) == 1
     assert list(report["evidence"]["shift_accuracy"]) == ["MLP", "TinyVGG", "LeNet"]
@@ -419,7 +420,8 @@ def test_without_plots_the_model_is_the_same_and_no_figure_is_drawn(in_tmp: Path
     for name, more in (("plain", []), ("with", ["--no-plots"])):
         assert program.main([*QUICK, "--models-dir", f"{name}/models", "--assets-dir", f"{name}/assets", *more]) == 0
     assert [path.name for path in (in_tmp / "with/assets").iterdir()] == ["results.json"]
-    assert len(list((in_tmp / "plain/assets").iterdir())) == 8
+    assert {path.name for path in (in_tmp / "plain/assets").iterdir()} == {*FIGURES, *EXPLORER, "results.json"}
+    assert Path("plain/assets/explorer.html").read_bytes() == (REPOSITORY / "assets/explorer.html").read_bytes()
     assert Path("plain/models/CNN_model.pth").read_bytes() == Path("with/models/CNN_model.pth").read_bytes()
 
 
@@ -439,6 +441,7 @@ def test_your_own_images_from_end_to_end(tmp_path: Path, monkeypatch, capsys):
     assert {path.name for folder in ("models", "assets") for path in Path(folder).iterdir()} == {"lamps"}
     report = json.loads(Path("assets/lamps/results.json").read_text())
     assert report["dataset"]["name"] == "lamps" and report["settings"]["augment"] is True
+    assert all(Path("assets/lamps", name).exists() for name in EXPLORER)
     capsys.readouterr()
     model = ["--model", "models/lamps/CNN_model.pth", "--json"]
     assert program.main(["--predict", "lamps/red/0.png", "lamps/blue/1.png", *model]) == 0

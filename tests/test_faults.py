@@ -28,6 +28,8 @@ OUTPUTS = (
     "assets/lamps/results.json",
     "assets/lamps/accuracy_model_graph.png",
     "assets/lamps/confusion_matrix.png",
+    "assets/lamps/explorer.html",
+    "assets/lamps/explorer_data.js",
     "assets/lamps/feature_maps.png",
     "assets/lamps/learning_curves.png",
     "assets/lamps/mistakes.png",
