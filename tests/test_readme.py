@@ -12,7 +12,7 @@ from conftest import REPOSITORY, save_lamps
 
 README = (REPOSITORY / "README.md").read_text()
 TABLES = (REPOSITORY / "benchmarks/README.md").read_text()
-COMMANDS = re.findall(r"(?:^|`)(python fashion_mnist_cnn\.py[^`\n]*)", README, re.MULTILINE)
+COMMANDS = re.findall(r"(?:^|`)\.venv/bin/(python fashion_mnist_cnn\.py[^`\n]*)", README, re.MULTILINE)
 REPORT = json.loads((REPOSITORY / "assets/results.json").read_text())
 
 
@@ -53,7 +53,7 @@ def test_the_shifts_are_those_of_the_committed_run():
 
 def test_it_says_on_what_the_figures_were_measured():
     text = re.search(r"<!-- environment -->\n(.*)<!-- /environment -->", README, re.DOTALL)[1]
-    environment = REPORT["environment"]
+    text, environment = " ".join(text.split()), REPORT["environment"]
     for key in ("python", "torch", "torchvision", "device_name", "precision"):
         assert str(environment[key]) in text
     assert f"{environment['threads']} threads" in text and f"seed {REPORT['settings']['seed']}" in text
