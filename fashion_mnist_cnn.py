@@ -41,7 +41,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from PIL import Image, ImageFilter, ImageOps
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import FashionMNIST
 from torchvision.datasets.folder import make_dataset
@@ -307,6 +308,17 @@ class Record:
         tqdm.write(f"  epoch {self.epoch:.0f}: {train}   {test}   {self.training_seconds:.1f} s")
 
 
+def process_rank() -> tuple[int, int]:
+    """Return the number of this process, and how many train together: (0, 1), unless torchrun started several."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+def own_share(count: int) -> list[int]:
+    """Return which of count training images this process reads and trains on; all processes have equally many."""
+    rank, processes = process_rank()
+    return [index % count for index in range(rank, math.ceil(count / processes) * processes, processes)]
+
+
 def train(
     network: nn.Module,
     train_set: ImageSet,
@@ -325,23 +337,26 @@ def train(
     Network and sets must be on one device. optimizer is a key of OPTIMIZERS; its learning rate rises to
     learning_rate and falls to almost zero (one-cycle policy, Smith and Topin 2018, arXiv:1708.07120). augmented:
     mirror and shift the images at random. seed decides the order of the images, how they are augmented, and
-    nothing else. If the loss is not finite at the end of an epoch, training ends with that record.
+    nothing else. If a weight is not finite at the end of an epoch, training ends with that record. Under torchrun
+    each process has its own train_set, and batch_size is that of all together.
     """
-    device = train_set.images.device
+    device, (rank, processes) = train_set.images.device, process_rank()
+    batch_size = max(1, batch_size // processes)  # of this process
+    model = DistributedDataParallel(network) if processes > 1 else network  # averages the gradients of all processes
     steps_per_epoch = math.ceil(len(train_set) / batch_size)
     optim = OPTIMIZERS[optimizer].build(network.parameters(), lr=learning_rate)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optim, learning_rate, epochs * steps_per_epoch, anneal_strategy="linear", cycle_momentum=False
     )
     shuffle_generator = torch.Generator().manual_seed(seed)
-    augment_generator = torch.Generator(device).manual_seed(seed)
+    augment_generator = torch.Generator(device).manual_seed(seed + rank)
     mixed_precision = training_precision(device) == torch.bfloat16
     history, seconds = [], 0.0
     for epoch in range(1, epochs + 1):
         # Most is learned within the first epoch, so it is evaluated 20 times, each time on 500 test images.
         evaluation_interval = math.ceil(steps_per_epoch / 20) if epoch == 1 else steps_per_epoch
         batches = torch.randperm(len(train_set), generator=shuffle_generator).to(device).split(batch_size)
-        progress = tqdm(batches, f"epoch {epoch}/{epochs}", unit=" steps", leave=False, disable=None)
+        progress = tqdm(batches, f"epoch {epoch}/{epochs}", unit=" steps", leave=False, disable=rank > 0 or None)
         network.train()
         recent_logits, recent_labels, start = [], [], time.perf_counter()
         for step, indices in enumerate(progress, start=1):
@@ -349,7 +364,7 @@ def train(
             if augmented:
                 images = augment(images, augment_generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
-                logits = network(to_float(images))
+                logits = model(to_float(images))
             # Label smoothing (Szegedy et al. 2016, arXiv:1512.00567): rewards being right, but not being certain.
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.05)
             optim.zero_grad()
@@ -369,7 +384,7 @@ def train(
                 network.train()
                 recent_logits, recent_labels, start = [], [], time.perf_counter()
         on_epoch_end(history[-1])
-        if not math.isfinite(history[-1].train_loss + history[-1].test_loss):
+        if not all(weights.isfinite().all() for weights in network.parameters()):  # which all processes agree on
             break
     return history
 
@@ -836,11 +851,13 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
             shuffled = [of_class[i] for i in torch.randperm(len(of_class), generator=generator).tolist()]
             held_out = max(1, round(len(of_class) / 5))
             train_files, test_files = train_files + shuffled[held_out:], test_files + shuffled[:held_out]
-    paths, labels = zip(*train_files, *test_files, strict=True)
+    paths = [path for path, _ in (*train_files, *test_files)]
     bar = {"unit": " images", "leave": False, "disable": None, "max_workers": os.cpu_count()}
     headers = thread_map(read_image, paths, **bar)
     mode = "L" if {image.mode for image in headers} <= {"1", "L", "LA", "I", "I;16", "I;16B", "F"} else "RGB"
     image_size = image_size or (28 if {image.size for image in headers} == {(28, 28)} else 64)
+    train_files = [train_files[index] for index in own_share(len(train_files))]
+    paths, labels = zip(*train_files, *test_files, strict=True)
     images = torch.stack(thread_map(partial(read_square, mode=mode, image_size=image_size), paths, **bar))
     both, count = ImageSet(images, torch.tensor(labels), tuple(class_names)), len(train_files)
     test_indices = count + torch.randperm(len(both) - count, generator=torch.Generator().manual_seed(seed))
@@ -973,7 +990,7 @@ def compare(settings: Settings, train_set: ImageSet, test_set: ImageSet) -> tupl
     seeds = range(settings.seed, settings.seed + settings.runs)
     runs = list(itertools.product(seeds, dict.fromkeys(settings.optimizer), dict.fromkeys(settings.networks)))
     results, networks = [], {}
-    for seed, optimizer, key in tqdm(runs, "runs", leave=False, disable=None):
+    for seed, optimizer, key in tqdm(runs, "runs", leave=False, disable=process_rank()[0] > 0 or None):
         torch.manual_seed(seed)
         config, name, optimizer_name = NETWORKS[key], NETWORKS[key].name, OPTIMIZERS[optimizer].name
         hidden_units = settings.hidden_units or config.hidden_units
@@ -985,6 +1002,8 @@ def compare(settings: Settings, train_set: ImageSet, test_set: ImageSet) -> tupl
         options = {"epochs": settings.epochs, "batch_size": settings.batch_size, "augmented": settings.augment}
         options |= {"learning_rate": rate, "optimizer": optimizer, "seed": seed}
         history = train(network, train_set, test_set, **options, on_epoch_end=Record.print)
+        if process_rank()[0] > 0:
+            continue
         metrics = evaluate(network, test_set)
         is_finite = math.isfinite(metrics.loss + history[-1].train_loss)
         matrix = metrics.confusion_matrix
@@ -1050,12 +1069,16 @@ def run(settings: Settings) -> int:
         image_sets = load_image_folder(Path(settings.images), settings.image_size, settings.seed)
     else:
         image_sets = load_fashion_mnist(settings.data_dir)
+        image_sets = image_sets[0].subset(torch.tensor(own_share(len(image_sets[0])))), image_sets[1]
     train_set, test_set = (image_set.to(settings.device) for image_set in image_sets)
     class_names, image_shape = list(test_set.class_names), list(test_set.images.shape[1:])
-    dataset = {"name": own or "FashionMNIST", "train_images": len(train_set), "test_images": len(test_set)}
+    rank, processes = process_rank()
+    dataset = {"name": own or "FashionMNIST", "train_images": processes * len(train_set), "test_images": len(test_set)}
     environment = describe_environment(torch.device(settings.device))
     print("{}: {:,} training, {:,} test images on {}".format(*dataset.values(), environment["device_name"]))
-    results, networks = compare(settings, train_set, test_set)
+    results, networks = compare(settings, train_set, test_set.subset(slice(1)) if rank else test_set)
+    if rank:  # the first process has the results of all
+        return 0
     print_table(results)
     config = NETWORKS[settings.networks[-1]]
     if config.name not in networks:
@@ -1138,6 +1161,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code: 0, 1 for an error, 130 for Ctrl-C. A bad command line exits with 2."""
     settings = parse_args(argv)
     try:
+        if distributed.is_torchelastic_launched():  # by torchrun: one of several processes
+            distributed.init_process_group()
+            if distributed.get_rank() > 0:
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return predict(settings) if settings.predict else run(settings)
     except KeyboardInterrupt:
         return print_error("interrupted", 130)
@@ -1148,6 +1175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return print_error("out of memory; a smaller --batch-size or --hidden-units needs less")
     except (UserError, OSError) as error:
         return print_error(str(error))
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
