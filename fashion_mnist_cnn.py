@@ -1,11 +1,11 @@
-"""Train an MLP and a TinyVGG CNN on FashionMNIST, compare them, and save the CNN.
+"""Train an MLP and a TinyVGG CNN on FashionMNIST, compare them, and save both.
 
-    python fashion_mnist_cnn.py                  # train both, compare, draw, save (about a minute)
-    python fashion_mnist_cnn.py --optimizer adam sgd --runs 5    # compare optimizers, over five seeds
-    python fashion_mnist_cnn.py --images DIR     # train on your own images, one folder per class
-    python fashion_mnist_cnn.py --networks resnet --epochs 20 --augment    # the most accurate (8 minutes)
-    python fashion_mnist_cnn.py --predict FILE   # classify an image with the best network saved
-    python fashion_mnist_cnn.py --help           # every option with its default
+    python fashion_mnist_cnn.py                 # train both, compare, draw, save (about a minute)
+    python fashion_mnist_cnn.py --optimizer adam sgd --runs 5   # compare optimizers over 5 seeds
+    python fashion_mnist_cnn.py --images DIR    # train on your own images, one folder per class
+    python fashion_mnist_cnn.py --networks resnet --epochs 20 --augment   # the best (8 minutes)
+    python fashion_mnist_cnn.py --predict FILE  # classify an image with the best network saved
+    python fashion_mnist_cnn.py --help          # every option with its default
 
 The figures and results.json are written to assets/, the CNN's weights to models/CNN_model.pth. Open
 assets/explorer.html in a browser to look into the networks just trained.
@@ -14,7 +14,7 @@ Other code loads the CNN with `from fashion_mnist_cnn import load_model; network
 
 import argparse
 import base64
-import hashlib
+import gzip
 import io
 import itertools
 import json
@@ -22,20 +22,19 @@ import math
 import os
 import pickle
 import platform
-import shutil
 import socket
 import struct
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -45,74 +44,113 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import FashionMNIST
-from torchvision.datasets.folder import make_dataset
+from torchvision.datasets.utils import check_integrity
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import make_grid
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-if TYPE_CHECKING:  # imported where it is used, like torchmetrics and mlxtend: together they take seconds
+if TYPE_CHECKING:  # imported where it is used, as torchmetrics and mlxtend: together they take 2 s
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 class UserError(ValueError):
-    """Something the user can fix; the message is one line that says what is wrong and what to do."""
+    """Something the user can fix: the message says in one line what is wrong and what to do."""
 
 
 # ---- Networks ------------------------------------------------------------------------------------
-def initialize_weights(network: nn.Module, output_layer: nn.Linear) -> None:
-    """Initialize for ReLU (He et al. 2015, arXiv:1502.01852): small networks may never learn otherwise."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    output_layer.weight.data *= 0.1  # no class is favoured at the start
+@dataclass(frozen=True)
+class NetworkSizes:
+    in_channels: int
+    image_size: int  # height and width in pixels
+    hidden_units: int
+    num_classes: int
 
 
-class MLP(nn.Module):
+class Network(nn.Module):
+    """A subclass is a network, and all that the rest of the program knows of it; see NETWORKS."""
+
+    model_file: ClassVar[str]
+    default_hidden_units: ClassVar[int] = 10
+    learning_rate_scale: ClassVar[float] = 1.0  # of the optimizer's peak learning rate
+    in_explorer: ClassVar[bool] = False  # whether assets/explorer.html can compute it
+
+    @classmethod
+    def build(cls, sizes: NetworkSizes) -> "Network":
+        raise NotImplementedError
+
+    @classmethod
+    def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
+        """Read the sizes off a state dict. Raises KeyError if it is another network's."""
+        raise NotImplementedError
+
+
+class MLP(Network):
     """Two fully connected layers. The image is flattened: which pixels are neighbours is lost.
 
-    Takes float32 (N, C, H, W) in [0, 1] with C * H * W = in_features, returns logits (N, num_classes).
+    Takes float32 (N, C, H, W) in [0, 1], returns logits (N, num_classes); in_features = C * H * W.
     The ReLU after the last layer is part of the textbook exercise: no logit can be negative.
     """
 
-    def __init__(self, in_features: int = 784, hidden_units: int = 10, num_classes: int = 10) -> None:
+    model_file = "MLP_model.pth"
+    in_explorer = True
+
+    def __init__(
+        self, in_features: int = 784, hidden_units: int = 10, num_classes: int = 10
+    ) -> None:
         super().__init__()
+        output_layer = nn.Linear(hidden_units, num_classes)
         self.layer_stack = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(in_features, hidden_units),
-            nn.ReLU(),
-            nn.Linear(hidden_units, num_classes),
-            nn.ReLU(),
+            nn.Flatten(), nn.Linear(in_features, hidden_units), nn.ReLU(), output_layer, nn.ReLU()
         )
-        initialize_weights(self, output_layer=self.layer_stack[3])
-        # A class whose logit the last ReLU holds at zero for all of its images gets no gradient and is lost for good.
-        # Output-layer biases of one, which the small weights cannot outweigh, keep every class alive at the start.
-        nn.init.ones_(self.layer_stack[3].bias)
+        initialize_weights(self, output_layer)
+        # A class whose logit the last ReLU holds at zero for all of its images gets no gradient and
+        # is lost for good. Output-layer biases of one keep every class alive at the start.
+        nn.init.ones_(output_layer.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layer_stack(images)
 
+    @classmethod
+    def build(cls, sizes: NetworkSizes) -> "MLP":
+        in_features = sizes.in_channels * sizes.image_size**2
+        return cls(in_features, sizes.hidden_units, sizes.num_classes)
 
-class TinyVGG(nn.Module):
-    """The CNN of CNN Explainer (Wang et al. 2020, arXiv:2004.15004): two blocks of two convolutions.
+    @classmethod
+    def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
+        hidden_units, in_features = state["layer_stack.1.weight"].shape
+        in_channels = 1 if math.isqrt(in_features) ** 2 == in_features else 3
+        image_size = math.isqrt(in_features // in_channels)
+        return NetworkSizes(in_channels, image_size, hidden_units, len(state["layer_stack.3.bias"]))
 
-    Takes float32 (N, in_channels, image_size, image_size) in [0, 1], returns logits (N, num_classes).
-    Raises ValueError if image_size is under 4: each of the two blocks halves the image.
+
+class TinyVGG(Network):
+    """The CNN of CNN Explainer (Wang et al. 2020, arXiv:2004.15004): four convolutions.
+
+    Takes float32 (N, in_channels, image_size, image_size) in [0, 1], returns logits
+    (N, num_classes). Raises ValueError if image_size is under 4: each block halves the image.
     """
 
+    model_file = "CNN_model.pth"
+    in_explorer = True
+
     def __init__(
-        self, in_channels: int = 1, hidden_units: int = 10, num_classes: int = 10, image_size: int = 28
+        self,
+        in_channels: int = 1,
+        hidden_units: int = 10,
+        num_classes: int = 10,
+        image_size: int = 28,
     ) -> None:
         super().__init__()
         if image_size < 4:
             raise ValueError(f"image_size must be at least 4, not {image_size}")
         self.conv_block_1 = self.conv_block(in_channels, hidden_units)
         self.conv_block_2 = self.conv_block(hidden_units, hidden_units)
-        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(hidden_units * (image_size // 4) ** 2, num_classes))
-        initialize_weights(self, output_layer=self.classifier[1])
-        # The channels of a pixel side by side in memory: convolutions on a CPU run about twice as fast.
+        output_layer = nn.Linear(hidden_units * (image_size // 4) ** 2, num_classes)
+        self.classifier = nn.Sequential(nn.Flatten(), output_layer)
+        initialize_weights(self, output_layer)
+        # The channels of a pixel side by side in memory: CPU convolutions run about twice as fast.
         self.to(memory_format=torch.channels_last)
 
     @staticmethod
@@ -128,6 +166,17 @@ class TinyVGG(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.conv_block_2(self.conv_block_1(images)))
 
+    @classmethod
+    def build(cls, sizes: NetworkSizes) -> "TinyVGG":
+        return cls(sizes.in_channels, sizes.hidden_units, sizes.num_classes, sizes.image_size)
+
+    @classmethod
+    def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
+        hidden_units, in_channels, _, _ = state["conv_block_1.0.weight"].shape
+        num_classes, features = state["classifier.1.weight"].shape
+        image_size = 4 * math.isqrt(features // hidden_units)
+        return NetworkSizes(in_channels, image_size, hidden_units, num_classes)
+
 
 class Residual(nn.Sequential):
     """Layers with a shortcut around them: they need to learn only what to add to their input."""
@@ -136,84 +185,81 @@ class Residual(nn.Sequential):
         return activations + super().forward(activations)
 
 
-class ResNet(nn.Module):
-    """A small residual network (He et al. 2015, arXiv:1512.03385): ten convolutions, six of them beside a shortcut.
+class ResNet(Network):
+    """A small residual network (He et al. 2015, arXiv:1512.03385) of ten convolutions.
 
-    The first convolution has hidden_units channels, the last six times as many.
-    Takes float32 (N, in_channels, H, W) in [0, 1], H and W at least 4, returns logits (N, num_classes). Global pooling
-    keeps the largest activation of each channel, not its position: shifting a garment hardly changes the logits.
+    The first convolution has hidden_units channels, the last six times as many; six of them stand
+    beside a shortcut. Takes float32 (N, in_channels, H, W) in [0, 1], H and W at least 4, returns
+    logits (N, num_classes). Global pooling keeps the largest activation of each channel, not its
+    position: shifting a garment hardly changes the logits.
     """
+
+    model_file = "ResNet_model.pth"
+    default_hidden_units = 16
+    learning_rate_scale = 0.4
 
     def __init__(self, in_channels: int = 1, hidden_units: int = 16, num_classes: int = 10) -> None:
         super().__init__()
-        h, conv = hidden_units, self.conv_block
         self.features = nn.Sequential(
-            conv(in_channels, h),
-            conv(h, 2 * h),
+            self.conv_block(in_channels, hidden_units),
+            self.conv_block(hidden_units, 2 * hidden_units),
             nn.MaxPool2d(kernel_size=2),
-            Residual(conv(2 * h, 2 * h), conv(2 * h, 2 * h)),
-            conv(2 * h, 4 * h),
+            self.residual_block(2 * hidden_units),
+            self.conv_block(2 * hidden_units, 4 * hidden_units),
             nn.MaxPool2d(kernel_size=2),
-            Residual(conv(4 * h, 4 * h), conv(4 * h, 4 * h)),
-            conv(4 * h, 6 * h),
-            Residual(conv(6 * h, 6 * h), conv(6 * h, 6 * h)),
+            self.residual_block(4 * hidden_units),
+            self.conv_block(4 * hidden_units, 6 * hidden_units),
+            self.residual_block(6 * hidden_units),
         )
-        self.classifier = nn.Linear(6 * h, num_classes)
-        initialize_weights(self, output_layer=self.classifier)
+        self.classifier = nn.Linear(6 * hidden_units, num_classes)
+        initialize_weights(self, self.classifier)
         self.to(memory_format=torch.channels_last)
 
     @staticmethod
     def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
-        convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
-        # Batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167), which adds a bias of its own.
-        return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU())
+        return nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
+            # Batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167) adds a bias of its own.
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+        )
+
+    @classmethod
+    def residual_block(cls, channels: int) -> Residual:
+        return Residual(cls.conv_block(channels, channels), cls.conv_block(channels, channels))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.features(images).amax(dim=(2, 3)))
 
+    @classmethod
+    def build(cls, sizes: NetworkSizes) -> "ResNet":
+        return cls(sizes.in_channels, sizes.hidden_units, sizes.num_classes)
 
-def read_mlp_sizes(state: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
-    hidden_units, in_features = state["layer_stack.1.weight"].shape
-    in_channels = 1 if math.isqrt(in_features) ** 2 == in_features else 3
-    return in_channels, hidden_units, len(state["layer_stack.3.bias"]), math.isqrt(in_features // in_channels)
-
-
-def read_tinyvgg_sizes(state: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
-    hidden_units, in_channels, _, _ = state["conv_block_1.0.weight"].shape
-    num_classes, features = state["classifier.1.weight"].shape
-    return in_channels, hidden_units, num_classes, 4 * math.isqrt(features // hidden_units)
+    @classmethod
+    def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
+        hidden_units, in_channels, _, _ = state["features.0.0.weight"].shape
+        image_size = 28  # FashionMNIST's: the weights fit any
+        return NetworkSizes(in_channels, image_size, hidden_units, len(state["classifier.bias"]))
 
 
-def read_resnet_sizes(state: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
-    hidden_units, in_channels, _, _ = state["features.0.0.weight"].shape
-    return in_channels, hidden_units, len(state["classifier.bias"]), 28  # takes any image size; this is FashionMNIST's
+def initialize_weights(network: nn.Module, output_layer: nn.Linear) -> None:
+    """Initialize for ReLU (He et al. 2015, arXiv:1502.01852), so that small networks learn."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    output_layer.weight.data *= 0.1  # no class is favoured at the start
 
 
-@dataclass(frozen=True)
-class NetworkConfig:
-    """A network as the rest of the program knows it; its sizes are in_channels, hidden_units, classes, image_size."""
-
-    name: str
-    model_file: str
-    build: Callable[[int, int, int, int], nn.Module]
-    read_sizes: Callable[[Mapping[str, Tensor]], tuple[int, int, int, int]]  # KeyError: another network's state dict
-    hidden_units: int = 10  # by default
-    learning_rate_scale: float = 1.0  # of the optimizer's peak learning rate
-
-
-NETWORKS = {
-    "mlp": NetworkConfig("MLP", "MLP_model.pth", lambda c, h, n, s: MLP(c * s**2, h, n), read_mlp_sizes),
-    "tinyvgg": NetworkConfig("TinyVGG", "CNN_model.pth", TinyVGG, read_tinyvgg_sizes),
-    "resnet": NetworkConfig(
-        "ResNet", "ResNet_model.pth", lambda c, h, n, s: ResNet(c, h, n), read_resnet_sizes, 16, learning_rate_scale=0.4
-    ),
-}
+# What --networks takes; the table, the figures and the files follow from a network's class.
+NETWORKS: dict[str, type[Network]] = {"mlp": MLP, "tinyvgg": TinyVGG, "resnet": ResNet}
 
 
 # ---- Data ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images, held in memory on one device, so that a mini-batch is an index and not a copy from disk."""
+    """Labelled images in the memory of one device: a mini-batch is an index into them."""
 
     images: Tensor  # uint8 (N, C, H, W) in [0, 255]: bytes take a quarter of the memory of floats
     labels: Tensor  # int64 (N,), each an index into class_names
@@ -230,44 +276,125 @@ class ImageSet:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Scale uint8 images of any shape to float32 in [0, 1], exactly as torchvision's ToTensor does."""
+    """Scale uint8 images of any shape to float32 in [0, 1], exactly as torchvision's ToTensor."""
     return images.float().div(255)
-
-
-TEMPORARY_PREFIX = ".fashion_mnist_cnn-"  # prefix of files and folders that are not in their final place yet
-# Of the four extracted files: torchvision checks only that they exist, and one may have been cut short.
-EXTRACTED_SHA256 = "14410854cf7a289477dcfc7df3f8ec24741e281cdcc425ede0d9a748ca630214"
 
 
 def load_fashion_mnist(root: str | Path) -> tuple[ImageSet, ImageSet]:
     """Return FashionMNIST's training set (60,000 images) and test set (10,000), on the CPU.
 
-    Files missing or corrupt in root/FashionMNIST/raw are extracted or downloaded again. Raises UserError if that fails.
+    They are read from the four official archives in root/FashionMNIST/raw, which are downloaded if
+    one is missing or corrupt. Raises UserError if that fails.
     """
-    raw = Path(root, "FashionMNIST", "raw")
-    files = [raw / archive.removesuffix(".gz") for archive, _ in FashionMNIST.resources]
+    folder = Path(root, "FashionMNIST", "raw")
+    checksums = dict(FashionMNIST.resources)
     try:
-        readable = all(path.is_file() and os.access(path, os.R_OK) for path in files)
-        if not readable or hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest() != EXTRACTED_SHA256:
-            extract_archives(raw)
-        datasets = [FashionMNIST(str(root), train=train) for train in (True, False)]
-    except (OSError, RuntimeError) as error:  # RuntimeError: torchvision could not download an archive
-        hint = f"put {', '.join(dict(FashionMNIST.resources))} there, or name another folder with --data-dir"
-        raise UserError(f"FashionMNIST cannot be read from {raw}: {error}; {hint}") from error
-    train_set, test_set = (ImageSet(d.data.unsqueeze(1), d.targets, tuple(d.classes)) for d in datasets)
+        if not all(check_integrity(folder / name, md5) for name, md5 in checksums.items()):
+            download_archives(folder)
+        contents = [read_archive(folder / name) for name in checksums]
+    except (OSError, RuntimeError) as error:  # RuntimeError: torchvision found no intact archive
+        hint = "put the four archives there, or name another folder with --data-dir"
+        raise UserError(f"FashionMNIST cannot be read from {folder}: {error}; {hint}") from error
+    train_images, train_labels, test_images, test_labels = contents
+    class_names = tuple(FashionMNIST.classes)
+    train_set = ImageSet(train_images.view(-1, 1, 28, 28), train_labels.long(), class_names)
+    test_set = ImageSet(test_images.view(-1, 1, 28, 28), test_labels.long(), class_names)
     return train_set, test_set
 
 
-def extract_archives(raw: Path) -> None:
-    """Have torchvision extract and download into a temporary folder: another run may be reading the files in raw."""
-    raw.mkdir(parents=True, exist_ok=True)
-    socket.setdefaulttimeout(15)  # seconds; torchvision would wait forever for a server that does not answer
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=raw) as root:
-        extracted = Path(root, "FashionMNIST", "raw")
-        shutil.copytree(raw, extracted, ignore=shutil.ignore_patterns("*-ubyte", f"{TEMPORARY_PREFIX}*"))
-        FashionMNIST(root, download=True)
-        for path in extracted.iterdir():
-            os.replace(path, raw / path.name)
+def read_archive(path: Path) -> Tensor:
+    """Return the values in a compressed IDX file: uint8 (values,)."""
+    with gzip.open(path) as file:
+        content = bytearray(file.read())
+    dimensions = content[3]
+    header_size = 4 + 4 * dimensions  # four bytes say what follows, four the size of a dimension
+    return torch.frombuffer(content, dtype=torch.uint8, offset=header_size)
+
+
+TEMPORARY_PREFIX = ".fashion_mnist_cnn-"  # of files and folders not in their final place yet
+
+
+def download_archives(folder: Path) -> None:
+    """Let torchvision download the archives; they are moved into folder when all are whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(15)  # seconds; torchvision would wait forever for an answer
+    try:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as root:
+            downloaded = FashionMNIST(root, download=True).raw_folder
+            for name, _ in FashionMNIST.resources:
+                os.replace(Path(downloaded, name), folder / name)
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+# ---- Evaluation ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Metrics:
+    """Loss and confusion matrix of predictions, and what follows from them."""
+
+    loss: float  # mean cross-entropy
+    confusion_matrix: Tensor  # int64 (classes, classes); row: true class, column: predicted class
+
+    @property
+    def accuracy(self) -> float:
+        """Correct / all images, in [0, 1]."""
+        return self.confusion_matrix.trace().item() / self.confusion_matrix.sum().item()
+
+    @property
+    def precision(self) -> Tensor:
+        """Of the images predicted as a class, the share that belongs to it: float32 (classes,)."""
+        return self.confusion_matrix.diag() / self.confusion_matrix.sum(dim=0).clamp(min=1)
+
+    @property
+    def recall(self) -> Tensor:
+        """Of the images of a class, the share that is predicted as it: float32 (classes,)."""
+        return self.confusion_matrix.diag() / self.confusion_matrix.sum(dim=1).clamp(min=1)
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether always predicting the most frequent class does as well, give or take luck."""
+        count = self.confusion_matrix.sum().item()
+        share = self.confusion_matrix.sum(dim=1).max().item() / count
+        luck = 3 * math.sqrt(share * (1 - share) / count)  # three standard deviations of a guess
+        # Of a handful of images that would be more than a good network can reach.
+        return self.accuracy <= share + min(luck, (1 - share) / 2)
+
+
+def compute_metrics(logits: Tensor, labels: Tensor) -> Metrics:
+    """Compare float logits (N, classes) with int64 labels (N,)."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    predictions = logits.argmax(dim=1)
+    confusion_matrix = multiclass_confusion_matrix(predictions, labels, logits.shape[1])
+    return Metrics(F.cross_entropy(logits, labels).item(), confusion_matrix)
+
+
+@torch.inference_mode()
+def predict_logits(network: nn.Module, images: Tensor, batch_size: int = 100) -> Tensor:
+    """Return float32 logits (N, classes) for uint8 images (N, C, H, W); sets eval mode.
+
+    Images and network must be on the same device.
+    """
+    network.eval()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a GPU rounds to 10 bits
+        return torch.cat([network(to_float(batch)) for batch in images.split(batch_size)])
+
+
+def evaluate(network: nn.Module, image_set: ImageSet) -> Metrics:
+    """Return the network's metrics on all images of image_set; both must be on the same device."""
+    return compute_metrics(predict_logits(network, image_set.images), image_set.labels)
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(network: nn.Module, image: Tensor) -> int:
+    """Return the multiply-accumulates (MACs) for one image: uint8 (1, C, H, W), on its device."""
+    with FlopCounterMode(display=False) as counter:
+        predict_logits(network, image)
+    return counter.get_total_flops() // 2
 
 
 # ---- Training ------------------------------------------------------------------------------------
@@ -279,21 +406,24 @@ class OptimizerConfig:
     learning_rate: float
     build: Callable[..., torch.optim.Optimizer]
 
-    def learning_rate_for(self, network: NetworkConfig, hidden_units: int) -> float:
-        """Return the network's peak rate: beyond its default width it falls with the square root of the width."""
-        rate = self.learning_rate * network.learning_rate_scale
-        return rate * min(1.0, math.sqrt(network.hidden_units / hidden_units))
 
-
+adam = partial(torch.optim.Adam, betas=(0.9, 0.99), fused=True)
+sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True)
 OPTIMIZERS = {
-    "adam": OptimizerConfig("Adam", 0.02, partial(torch.optim.Adam, betas=(0.9, 0.99), fused=True)),
-    "sgd": OptimizerConfig("SGD", 0.06, partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True)),
+    "adam": OptimizerConfig("Adam", 0.02, adam),
+    "sgd": OptimizerConfig("SGD", 0.06, sgd),
 }
+
+
+def peak_learning_rate(network: type[Network], hidden_units: int, optimizer_name: str) -> float:
+    """Return the default: beyond a network's own width it falls with the root of the width."""
+    rate = OPTIMIZERS[optimizer_name].learning_rate * network.learning_rate_scale
+    return rate * min(1.0, math.sqrt(network.default_hidden_units / hidden_units))
 
 
 @dataclass(frozen=True)
 class Record:
-    """A point of the learning curves: losses are mean cross-entropy (without label smoothing), accuracies in [0, 1]."""
+    """A point of the learning curves: losses are mean cross-entropy, accuracies in [0, 1]."""
 
     epoch: float  # passes over the training set so far
     train_loss: float  # of the mini-batches since the record before, like the accuracy
@@ -302,21 +432,13 @@ class Record:
     test_accuracy: float
     training_seconds: float  # so far, in training steps alone
 
-    def print(self) -> None:
-        train = f"train loss {self.train_loss:.4f}, accuracy {self.train_accuracy:.2%}"
-        test = f"test loss {self.test_loss:.4f}, accuracy {self.test_accuracy:.2%}"
-        tqdm.write(f"  epoch {self.epoch:.0f}: {train}   {test}   {self.training_seconds:.1f} s")
 
+@dataclass(frozen=True)
+class TrainingState:
+    """What training holds when the network has been evaluated."""
 
-def process_rank() -> tuple[int, int]:
-    """Return the number of this process, and how many train together: (0, 1), unless torchrun started several."""
-    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-
-
-def own_share(count: int) -> list[int]:
-    """Return which of count training images this process reads and trains on; all processes have equally many."""
-    rank, processes = process_rank()
-    return [index % count for index in range(rank, math.ceil(count / processes) * processes, processes)]
+    network: nn.Module
+    history: list[Record]
 
 
 def train(
@@ -328,595 +450,891 @@ def train(
     batch_size: int,
     learning_rate: float,
     seed: int,
-    optimizer: str = "adam",
+    optimizer_name: str = "adam",
     augmented: bool = False,
-    on_epoch_end: Callable[[Record], object] = lambda record: None,
+    after_evaluation: Callable[[TrainingState], None] | None = None,
 ) -> list[Record]:
-    """Train network in place and return its learning curves: up to 20 records in the first epoch, then one each.
+    """Train network in place and return its learning curves.
 
-    Network and sets must be on one device. optimizer is a key of OPTIMIZERS; its learning rate rises to
-    learning_rate and falls to almost zero (one-cycle policy, Smith and Topin 2018, arXiv:1708.07120). augmented:
-    mirror and shift the images at random. seed decides the order of the images, how they are augmented, and
-    nothing else. If a weight is not finite at the end of an epoch, training ends with that record. Under torchrun
-    each process has its own train_set, and batch_size is that of all together.
+    They have up to 20 records of the first epoch, and one of each later one. Network and sets must
+    be on one device. optimizer_name is a key of OPTIMIZERS; the learning rate rises to
+    learning_rate and falls to almost zero (one-cycle policy, Smith and Topin 2018,
+    arXiv:1708.07120). augmented: mirror and shift the images at random. seed decides the order of
+    the images, how they are augmented, and nothing else. If a weight is not finite at the end of an
+    epoch, training ends. Under torchrun each process has its own train_set, and batch_size is that
+    of all together.
     """
-    device, (rank, processes) = train_set.images.device, process_rank()
+    device = train_set.images.device
+    rank, processes = process_rank()
     batch_size = max(1, batch_size // processes)  # of this process
-    model = DistributedDataParallel(network) if processes > 1 else network  # averages the gradients of all processes
     steps_per_epoch = math.ceil(len(train_set) / batch_size)
-    optim = OPTIMIZERS[optimizer].build(network.parameters(), lr=learning_rate)
+    model = DistributedDataParallel(network) if processes > 1 else network  # averages gradients
+    optimizer = OPTIMIZERS[optimizer_name].build(network.parameters(), lr=learning_rate)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optim, learning_rate, epochs * steps_per_epoch, anneal_strategy="linear", cycle_momentum=False
+        optimizer,
+        max_lr=learning_rate,
+        total_steps=max(2, epochs * steps_per_epoch),  # the last step of a cycle hardly trains
+        anneal_strategy="linear",
+        cycle_momentum=False,
     )
-    shuffle_generator = torch.Generator().manual_seed(seed)
+    order_generator = torch.Generator().manual_seed(seed)
     augment_generator = torch.Generator(device).manual_seed(seed + rank)
     mixed_precision = training_precision(device) == torch.bfloat16
-    history, seconds = [], 0.0
+    history: list[Record] = []
+    recent: list[tuple[Tensor, Tensor]] = []  # logits and labels since the last evaluation
+    start = time.perf_counter()
     for epoch in range(1, epochs + 1):
-        # Most is learned within the first epoch, so it is evaluated 20 times, each time on 500 test images.
         evaluation_interval = math.ceil(steps_per_epoch / 20) if epoch == 1 else steps_per_epoch
-        batches = torch.randperm(len(train_set), generator=shuffle_generator).to(device).split(batch_size)
-        progress = tqdm(batches, f"epoch {epoch}/{epochs}", unit=" steps", leave=False, disable=rank > 0 or None)
-        network.train()
-        recent_logits, recent_labels, start = [], [], time.perf_counter()
-        for step, indices in enumerate(progress, start=1):
+        order = torch.randperm(len(train_set), generator=order_generator).to(device)
+        batches = progress_bar(order.split(batch_size), f"epoch {epoch}/{epochs}")
+        for step, indices in enumerate(batches, start=1):
+            network.train()  # evaluation has left it in eval mode
             images, labels = train_set.images[indices], train_set.labels[indices]
             if augmented:
                 images = augment(images, augment_generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
                 logits = model(to_float(images))
-            # Label smoothing (Szegedy et al. 2016, arXiv:1512.00567): rewards being right, but not being certain.
+            # Label smoothing (Szegedy et al. 2016, arXiv:1512.00567): be right, but not certain.
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.05)
-            optim.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optim.step()
+            optimizer.step()
             scheduler.step()
-            recent_logits.append(logits.detach())  # metrics computed in every step would make a GPU wait
-            recent_labels.append(labels)
+            recent.append((logits.detach(), labels))  # metrics of every step would make a GPU wait
             if step % evaluation_interval == 0 or step == steps_per_epoch:
                 getattr(torch, device.type).synchronize()  # a GPU may still be at work
-                seconds += time.perf_counter() - start
-                train_metrics = compute_metrics(torch.cat(recent_logits).float(), torch.cat(recent_labels))
-                test_metrics = evaluate(network, test_set if step == steps_per_epoch else test_set.subset(slice(500)))
-                epochs_done = epoch - 1 + min(1.0, step * batch_size / len(train_set))
-                values = train_metrics.loss, train_metrics.accuracy, test_metrics.loss, test_metrics.accuracy
-                history.append(Record(epochs_done, *values, seconds))
-                network.train()
-                recent_logits, recent_labels, start = [], [], time.perf_counter()
-        on_epoch_end(history[-1])
-        if not all(weights.isfinite().all() for weights in network.parameters()):  # which all processes agree on
+                paused = time.perf_counter()
+                logits, labels = (torch.cat(tensors) for tensors in zip(*recent, strict=True))
+                train_metrics = compute_metrics(logits.float(), labels)
+                # The first epoch, in which most is learned, is evaluated 20 times, on 500 images.
+                evaluated = slice(None if step == steps_per_epoch else 500)
+                test_metrics = evaluate(network, test_set.subset(evaluated))
+                history.append(
+                    Record(
+                        epoch=epoch - 1 + min(1.0, step * batch_size / len(train_set)),
+                        train_loss=train_metrics.loss,
+                        train_accuracy=train_metrics.accuracy,
+                        test_loss=test_metrics.loss,
+                        test_accuracy=test_metrics.accuracy,
+                        training_seconds=paused - start,
+                    )
+                )
+                if after_evaluation:
+                    after_evaluation(TrainingState(network, history))
+                recent.clear()
+                start += time.perf_counter() - paused
+        if not are_finite(network.parameters()):  # on which all processes agree
             break
     return history
 
 
-def augment(images: Tensor, generator: torch.Generator, max_shift: int = 2) -> Tensor:
-    """Return uint8 images (N, C, H, W), mirrored and shifted by up to max_shift pixels at random, black around."""
+def augment(images: Tensor, generator: torch.Generator | None, max_shift: int = 2) -> Tensor:
+    """Return uint8 images (N, C, H, W), each mirrored and shifted at random, black around it.
+
+    max_shift is the largest shift in each direction, in pixels.
+    """
     count, _, height, width = images.shape
-    rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
-    options = {"generator": generator, "device": images.device}
-    mirrored = torch.randint(2, (count, 1), **options).bool()
-    down, right = torch.randint(2 * max_shift + 1, (2, count, 1), **options)
-    rows, columns = rows + down, torch.where(mirrored, columns.flip(0), columns) + right
-    indices = torch.arange(count, device=images.device)[:, None, None]
-    shifted = F.pad(images, (max_shift,) * 4)[indices, :, rows[:, :, None], columns[:, None, :]]
-    return shifted.permute(0, 3, 1, 2)
+    device = images.device
+    mirrored = torch.randint(2, (count,), generator=generator, device=device)
+    shifts = torch.randint(2 * max_shift + 1, (2, count), generator=generator, device=device)
+    # A map from the pixels of the result to those of the image: row by row, factors and an offset.
+    maps = torch.zeros(count, 2, 3, device=device)
+    maps[:, 0, 0] = 1 - 2 * mirrored
+    maps[:, 1, 1] = 1
+    maps[:, 0, 2] = 2 * (shifts[0] - max_shift) / width  # the image reaches from -1 to 1
+    maps[:, 1, 2] = 2 * (shifts[1] - max_shift) / height
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    return F.grid_sample(images.float(), grid, mode="nearest", align_corners=False).byte()
+
+
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    return all(tensor.isfinite().all() for tensor in tensors)
 
 
 def training_precision(device: torch.device) -> torch.dtype:
-    """Return bfloat16 on CPUs that multiply it natively, else float32: emulation is slow, and a GPU gains nothing."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not have it
+    """Return bfloat16 on CPUs that multiply it natively, else float32.
+
+    Emulated it is slow, and a GPU gains nothing from it with networks this small.
+    """
+    capabilities = cpu_capabilities()
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return torch.bfloat16 if device.type == "cpu" and native else torch.float32
 
 
-# ---- Evaluation ----------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Metrics:
-    """Loss, accuracy and confusion matrix of predictions."""
+def cpu_capabilities() -> Mapping[str, str | bool]:
+    return getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # older versions lack it
 
-    loss: float  # mean cross-entropy
-    accuracy: float  # correct / all images, in [0, 1]
-    confusion_matrix: Tensor  # int64 (classes, classes); row: true class, column: predicted class
+
+def process_rank() -> tuple[int, int]:
+    """Return the number of this process, and how many train together: (0, 1) without torchrun."""
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def own_share(train_set: ImageSet) -> ImageSet:
+    """Return the images that this process trains on: all processes have equally many."""
+    rank, processes = process_rank()
+    rounded_up = math.ceil(len(train_set) / processes) * processes
+    return train_set.subset(torch.arange(rank, rounded_up, processes) % len(train_set))
+
+
+T = TypeVar("T")
+
+
+def progress_bar(items: Sequence[T], description: str) -> "tqdm[T]":
+    """Return items behind a bar that is gone at the end; none is shown without a terminal."""
+    return tqdm(items, description, leave=False, disable=True if process_rank()[0] else None)
+
+
+# ---- Trained networks ----------------------------------------------------------------------------
+@dataclass
+class TrainedNetwork:
+    """A network after training: how it was trained, and its logits for the test images."""
+
+    network: Network
+    sizes: NetworkSizes
+    optimizer: str
+    learning_rate: float  # peak
+    seed: int
+    history: list[Record]
+    test_logits: Tensor  # float32 (N, classes)
+    test_labels: Tensor  # int64 (N,)
 
     @property
-    def is_at_chance(self) -> bool:
-        """Whether always predicting the most frequent class would have done as well, give or take luck."""
-        count = self.confusion_matrix.sum().item()
-        share = self.confusion_matrix.sum(dim=1).max().item() / count
-        # Three standard deviations of a guess, but a handful of images must not fail a good network.
-        return self.accuracy <= share + min(0.05, (1 - share) / 2, 3 * math.sqrt(share * (1 - share) / count))
+    def name(self) -> str:
+        return type(self.network).__name__
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.optimizer}"
+
+    @property
+    def training_seconds(self) -> float:
+        return self.history[-1].training_seconds
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return compute_metrics(self.test_logits, self.test_labels)
+
+    @cached_property
+    def diverged(self) -> bool:
+        """Whether a loss or a weight is not finite: then the network is of no use."""
+        losses = torch.tensor([self.metrics.loss, self.history[-1].train_loss])
+        return not are_finite([losses, *self.network.state_dict().values()])
+
+    def summarize(self, image: Tensor) -> dict[str, object]:
+        """Return its entry in results.json, in which every number is finite."""
+        return {
+            "name": self.name,
+            "optimizer": self.optimizer,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+            "hidden_units": self.sizes.hidden_units,
+            "parameters": count_parameters(self.network),
+            "multiply_adds": count_macs(self.network, image),
+            "test_accuracy": self.metrics.accuracy,
+            "test_loss": None if self.diverged else self.metrics.loss,
+            "training_seconds": self.training_seconds,
+            "epochs": [] if self.diverged else [asdict(record) for record in self.history],
+            "confusion_matrix": self.metrics.confusion_matrix.tolist(),
+            "precision": self.metrics.precision.tolist(),
+            "recall": self.metrics.recall.tolist(),
+            "failed": "diverged" if self.diverged else None,
+            "at_chance": self.metrics.at_chance,
+        }
 
 
-def compute_metrics(logits: Tensor, labels: Tensor) -> Metrics:
-    """Compare float logits (N, classes) with int64 labels (N,)."""
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    confusion_matrix = multiclass_confusion_matrix(logits.argmax(dim=1), labels, num_classes=logits.shape[1])
-    accuracy = confusion_matrix.trace().item() / len(labels)
-    return Metrics(F.cross_entropy(logits, labels).item(), accuracy, confusion_matrix)
-
-
-@torch.inference_mode()
-def predict_logits(network: nn.Module, images: Tensor, batch_size: int = 100) -> Tensor:
-    """Return float32 logits (N, classes) for uint8 images (N, C, H, W) on the network's device; sets eval mode."""
-    network.eval()
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # otherwise a GPU rounds to 10 bits
-        return torch.cat([network(to_float(batch)) for batch in images.split(batch_size)])
+def group_runs(trained: Iterable[TrainedNetwork]) -> dict[str, list[TrainedNetwork]]:
+    """Return the runs of each network and optimizer under their label, in the order of training."""
+    groups: dict[str, list[TrainedNetwork]] = {}
+    for run in trained:
+        groups.setdefault(run.label, []).append(run)
+    return groups
 
 
-def evaluate(network: nn.Module, image_set: ImageSet) -> Metrics:
-    """Return the network's metrics on all images of image_set; both must be on the same device."""
-    return compute_metrics(predict_logits(network, image_set.images), image_set.labels)
+def choose_runs(trained: Iterable[TrainedNetwork]) -> dict[str, TrainedNetwork]:
+    """Return the run of each network that is saved, under the network's name.
+
+    It is the first that did not diverge; one at chance only if there is no other.
+    """
+    chosen: dict[str, TrainedNetwork] = {}
+    for run in trained:
+        earlier = chosen.get(run.name)
+        is_better = earlier is None or (earlier.metrics.at_chance and not run.metrics.at_chance)
+        if is_better and not run.diverged:
+            chosen[run.name] = run
+    return chosen
 
 
-def count_macs(network: nn.Module, images: Tensor) -> int:
-    """Return the multiply-accumulates (MACs) the network needs for one of the uint8 images (N, C, H, W)."""
-    with FlopCounterMode(display=False) as counter:
-        predict_logits(network, images[:1])
-    return counter.get_total_flops() // 2
+def print_table(trained: Sequence[TrainedNetwork]) -> None:
+    """Print one line for each network and optimizer: the mean of its runs, and their spread.
+
+    Runs that diverged are counted, and left out of the mean.
+    """
+    groups = group_runs(trained)
+    several = len(trained) > len(groups)
+    width = max(len(run.name) for run in trained) + 2
+    header = f"{'network':<{width}}optimizer  parameters  accuracy    loss  training time"
+    if several:
+        header += "  accuracy: sd  runs  diverged"
+    print(f"\n{header}")
+    for runs in groups.values():
+        converged = [run for run in runs if not run.diverged] or runs
+        accuracies = [run.metrics.accuracy for run in converged]
+        loss = mean(run.metrics.loss for run in converged)
+        seconds = mean(run.training_seconds for run in converged)
+        row = f"{runs[0].name:<{width}}{runs[0].optimizer:<9}"
+        row += f"{count_parameters(runs[0].network):>12,}"
+        row += f"{mean(accuracies):>10.2%}{loss:>8.4f}{seconds:>13.1f} s"
+        if several:
+            spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
+            row += f"{spread:>14.2%}{len(runs):>6}{sum(run.diverged for run in runs):>10}"
+        if any(run.metrics.at_chance for run in converged):
+            row += "  at chance"
+        print(row)
 
 
 # ---- Analysis: what the networks see, and what they do not ---------------------------------------
+@dataclass(frozen=True)
+class Analysis:
+    """What results.json calls evidence."""
+
+    images: int  # that were shifted
+    shift_accuracy: dict[str, list[float]]  # of each network, on images shifted by 0, 1, ... pixels
+    dead_channels: list[list[int]]  # in each convolution of the network in the figures
+
+
+def analyze(
+    chosen: Mapping[str, TrainedNetwork], shown: TrainedNetwork, test_set: ImageSet
+) -> Analysis:
+    """Shift the test images for every network, and find the dead channels of the one shown."""
+    subset = test_set.subset(slice(1000))  # every network predicts them 28 times
+    shift_accuracy = {name: measure_shifts(run.network, subset) for name, run in chosen.items()}
+    dead_channels = find_dead_channels(shown.network, test_set.images)
+    return Analysis(len(subset), shift_accuracy, dead_channels)
+
+
 def measure_shifts(network: nn.Module, image_set: ImageSet, max_shift: int = 6) -> list[float]:
-    """Return the accuracy on images shifted by 0, 1, ... max_shift pixels, as the mean over four directions."""
+    """Return the accuracy on images shifted by 0, 1, ... max_shift pixels, mean of 4 directions."""
     accuracies = []
     for pixels in range(max_shift + 1):
-        correct = []
-        for down, right in {(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)}:
+        correct = 0
+        directions = (pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)
+        for down, right in directions:
             shifted = F.pad(image_set.images, (right, -right, down, -down))
-            correct.append(predict_logits(network, shifted).argmax(dim=1) == image_set.labels)
-        accuracies.append(torch.cat(correct).cpu().double().mean().item())
+            predictions = predict_logits(network, shifted).argmax(dim=1)
+            correct += int((predictions == image_set.labels).sum())
+        accuracies.append(correct / (len(directions) * len(image_set)))
     return accuracies
 
 
 def compute_feature_maps(network: nn.Module, images: Tensor) -> list[Tensor]:
-    """Return the activations of each ReLU after a convolution: float32 (N, channels, h, w); images are uint8."""
-    activations = []
-    relus = [layer for layer in network.modules() if isinstance(layer, nn.ReLU)]
-    hooks = [relu.register_forward_hook(lambda _relu, _inputs, output: activations.append(output)) for relu in relus]
+    """Return the activations of each ReLU after a convolution, float32 (N, channels, h, w).
+
+    images are uint8 (N, C, H, W) on the network's device.
+    """
+    activations: list[Tensor] = []
+    hooks = []
+    for layer in network.modules():
+        if isinstance(layer, nn.ReLU):
+            hook = layer.register_forward_hook(
+                lambda _relu, _inputs, output: activations.append(output)
+            )
+            hooks.append(hook)
     predict_logits(network, images, batch_size=len(images))
     for hook in hooks:
         hook.remove()
-    return [activation for activation in activations if activation.dim() == 4]
+    return [feature_maps for feature_maps in activations if feature_maps.dim() == 4]
 
 
 def find_dead_channels(network: nn.Module, images: Tensor) -> list[list[int]]:
-    """Return, for each convolution, the channels whose ReLU is zero everywhere on all the uint8 images."""
-    batches = (compute_feature_maps(network, batch) for batch in images.split(100))
-    maxima = [[feature_maps.amax(dim=(0, 2, 3)) for feature_maps in layers] for layers in batches]
-    return [(torch.stack(layer).amax(dim=0) == 0).nonzero().flatten().tolist() for layer in zip(*maxima, strict=True)]
+    """Return, for each convolution, the channels whose ReLU is zero everywhere on all the images.
+
+    images are uint8 (N, C, H, W) on the network's device.
+    """
+    dead: dict[int, Tensor] = {}
+    for batch in images.split(100):
+        for layer, feature_maps in enumerate(compute_feature_maps(network, batch)):
+            is_zero = feature_maps.amax(dim=(0, 2, 3)) == 0
+            dead[layer] = is_zero & dead.get(layer, is_zero)
+    return [channels.nonzero().flatten().tolist() for channels in dead.values()]
 
 
 # ---- Saving and loading --------------------------------------------------------------------------
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write each content to its path in one step: at any time a file is the old or the new one. Raises UserError."""
-    temporaries = {path: path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}") for path in contents}
+    """Write each content to its path in one step: at any time a file is the old or the new one.
+
+    Raises UserError.
+    """
+    temporaries = {}
     try:
-        for path, temporary in temporaries.items():
+        for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(contents[path])
+            temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+            temporaries[path] = temporary
+            temporary.write_bytes(content)
         for path, temporary in temporaries.items():
             os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; no file was left half written") from error
+        hint = "no file was left half written"
+        raise UserError(f"cannot write {path}: {error.strerror}; {hint}") from error
     finally:
         for temporary in temporaries.values():
-            with suppress(OSError):
-                temporary.unlink()
+            temporary.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path, option: str) -> None:
-    """Raise UserError, naming the option, unless a megabyte can be written to folder or, if missing, its parent."""
+    """Raise UserError, naming the option, unless a megabyte can be written to folder.
+
+    A folder that does not exist is not made: its nearest parent is tried.
+    """
     try:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=existing) as file:
             file.write(bytes(2**20))
     except OSError as error:
-        raise UserError(f"{option}: cannot write to the folder {folder}: {error.strerror}") from error
+        reason = f"cannot write to the folder {folder}: {error.strerror}"
+        raise UserError(f"{option}: {reason}") from error
+
+
+def encode_json(content: object) -> bytes:
+    """Return content as JSON; in names of files what is not UTF-8 is escaped."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode(errors="backslashreplace")
 
 
 def serialize_network(network: nn.Module) -> bytes:
     """Return the network's state dict as torch.save writes it, as contiguous CPU tensors."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    torch.save(state, buffer := io.BytesIO())
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     return buffer.getvalue()
 
 
-def identify_network(state: Mapping[str, Tensor]) -> tuple[NetworkConfig, tuple[int, int, int, int]]:
-    """Return the entry of NETWORKS whose keys this state dict has, and the sizes of its weights."""
-    for config in NETWORKS.values():
-        with suppress(KeyError, ValueError, ArithmeticError):
-            return config, config.read_sizes(state)
-    raise UserError(f"its keys are not those of {' or '.join(config.name for config in NETWORKS.values())}")
+@dataclass(frozen=True)
+class ModelMetadata:
+    """The JSON file beside a saved network."""
+
+    dataset: str
+    classes: Sequence[str]
+    image_size: int
+    channels: int
+    hidden_units: int
+    test_accuracy: float | None = None
 
 
-# What torch.load, which executes nothing, was seen to raise for files that torch.save did not write.
-MALFORMED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, EOFError, MemoryError)
-MALFORMED += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile)
+def save_network(run: TrainedNetwork, dataset: str, classes: Sequence[str], folder: Path) -> None:
+    """Write the weights to folder and, beside them, what they are. Raises UserError."""
+    metadata = ModelMetadata(
+        dataset=dataset,
+        classes=classes,
+        image_size=run.sizes.image_size,
+        channels=run.sizes.in_channels,
+        hidden_units=run.sizes.hidden_units,
+        test_accuracy=run.metrics.accuracy,
+    )
+    path = folder / run.network.model_file
+    description = encode_json(asdict(metadata))
+    write_files({path: serialize_network(run.network), path.with_suffix(".json"): description})
 
 
-def load_model(path: str | Path = "models/CNN_model.pth", device: str | torch.device = "cpu") -> nn.Module:
-    """Return the network saved at path, in eval mode on device; its kind and sizes are read off its weights.
+def load_model(
+    path: str | Path = "models/CNN_model.pth", device: str | torch.device = "cpu"
+) -> Network:
+    """Return the network saved at path, in eval mode on device.
 
-    Nothing in it is executed. Raises UserError, a ValueError, unless it is a finite float32 state dict of NETWORKS.
+    Which of NETWORKS it is, and its sizes, are read off its weights. Nothing in the file is
+    executed. Raises UserError, a ValueError, unless it is a finite float32 state dict of one.
     """
     try:
-        size = os.path.getsize(path)
-        with zipfile.ZipFile(path) as archive:
-            # torch.save does not compress: what unpacks to more than the file was made to fill the memory.
-            if sum(entry.file_size for entry in archive.infolist()) > size or archive.testzip():
-                raise UserError("it is corrupt")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if sum(weights.nbytes for weights in state.values()) > size:
-            raise UserError("its tensors claim to be larger than the file")
-        counters = {name for name in state if name.endswith("num_batches_tracked")}  # of batch normalization, int64
-        floats = [weights for name, weights in state.items() if name not in counters]
-        if not all(weights.dtype == torch.float32 and weights.isfinite().all() for weights in floats):
-            raise UserError("its weights are not finite float32 numbers")
+        state = load_state_dict(path)
+        kind, sizes = recognize_network(state)
+        network = fill_network(kind, sizes, state)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; train first (your own: --images)") from error
-    except MALFORMED as error:
-        raise UserError(f"{path} is not a state dict: {str(error) or type(error).__name__}") from error
-    try:
-        config, sizes = identify_network(state)
-        with torch.device("meta"):  # shapes alone: no memory is allocated, and no random number drawn
-            network = config.build(*sizes)
-        network.load_state_dict(state, assign=True)
-    except (ValueError, RuntimeError) as error:  # impossible sizes, and keys or shapes that do not match
+        hint = "train first (your own: --images)"
+        raise UserError(f"{path} cannot be read: {error.strerror}; {hint}") from error
+    except (ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a network's state dict: {error}") from error
-    return network.to(device, memory_format=torch.channels_last).eval()
+    return network.to(device).to(memory_format=torch.channels_last).eval()
 
 
-def read_metadata(model_path: Path, network: nn.Module) -> dict[str, Any]:
-    """Return what the JSON file beside the network says, or without one what the weights do. Raises UserError."""
-    config, (channels, _, num_classes, image_size) = identify_network(network.state_dict())
-    path = model_path.with_suffix(".json")
-    if not path.exists():
-        classes = [f"class {label}" for label in range(num_classes)]
-        return {"dataset": "", "classes": classes, "channels": channels, "image_size": image_size}
+# What torch.load, which executes nothing, was seen to raise for files torch.save did not write.
+MALFORMED = (
+    *(RuntimeError, TypeError, LookupError, AttributeError, AssertionError, EOFError, MemoryError),
+    *(pickle.UnpicklingError, struct.error),
+)
+
+
+def load_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Return the finite float32 state dict in a file. Raises ValueError if there is none."""
+    size = os.path.getsize(path)
+    with zipfile.ZipFile(path) as archive:
+        # torch.save does not compress: what unpacks to more was made to fill the memory.
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > size or archive.testzip():
+            raise ValueError("it is corrupt")
     try:
-        metadata = {"dataset": ""} | json.loads(path.read_text(encoding="utf-8"))
-        sizes = metadata["channels"], metadata["hidden_units"], len(metadata["classes"]), metadata["image_size"]
-        config.build(*sizes).load_state_dict(network.state_dict())
-    except (OSError, TypeError, KeyError, ValueError, RuntimeError) as error:  # RuntimeError: the shapes differ
-        raise UserError(f"{path} does not describe the network in {model_path}: {error}") from error
-    return metadata
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except MALFORMED as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise ValueError(f"it is a {type(state).__name__}, not of tensors alone")
+    if sum(tensor.nbytes for tensor in state.values()) > size:
+        raise ValueError("its tensors claim to be larger than the file")
+    for name, tensor in state.items():
+        is_counter = name.endswith("num_batches_tracked")  # of batch normalization, int64
+        if not is_counter and not (tensor.dtype == torch.float32 and are_finite([tensor])):
+            raise ValueError("its weights are not finite float32 numbers")
+    return state
+
+
+def recognize_network(state: Mapping[str, Tensor]) -> tuple[type[Network], NetworkSizes]:
+    """Return the network whose keys these are, and its sizes. Raises ValueError."""
+    for kind in NETWORKS.values():
+        with suppress(KeyError, ValueError, ArithmeticError):
+            return kind, kind.read_sizes(state)
+    names = " or ".join(kind.__name__ for kind in NETWORKS.values())
+    raise ValueError(f"its keys are not those of {names}")
+
+
+def fill_network(kind: type[Network], sizes: NetworkSizes, state: Mapping[str, Tensor]) -> Network:
+    """Return a network with the weights in state. Raises RuntimeError if they do not fit."""
+    with torch.device("meta"):  # shapes alone: no memory is allocated, no random number drawn
+        network = kind.build(sizes)
+    network.load_state_dict(state, assign=True)
+    return network
+
+
+def read_metadata(path: Path, network: Network) -> ModelMetadata:
+    """Return what the JSON file beside the network's file says, or without one its weights.
+
+    Raises UserError if the two do not agree.
+    """
+    state = network.state_dict()
+    json_path = path.with_suffix(".json")
+    if not json_path.exists():
+        sizes = network.read_sizes(state)
+        classes = [f"class {label}" for label in range(sizes.num_classes)]
+        return ModelMetadata("", classes, sizes.image_size, sizes.in_channels, sizes.hidden_units)
+    try:
+        found = ModelMetadata(**json.loads(json_path.read_text(encoding="utf-8")))
+        num_classes = len(found.classes)
+        sizes = NetworkSizes(found.channels, found.image_size, found.hidden_units, num_classes)
+        fill_network(type(network), sizes, state)
+    except (OSError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: other shapes
+        raise UserError(f"{json_path} does not describe the network in {path}: {error}") from error
+    return found
 
 
 # ---- Figures -------------------------------------------------------------------------------------
-@dataclass
-class Result:
-    """One trained network, with the names and units it has in results.json."""
-
-    name: str
-    optimizer: str
-    learning_rate: float
-    seed: int
-    hidden_units: int
-    parameters: int
-    multiply_adds: int  # multiply-accumulates (MACs) per image
-    test_accuracy: float
-    test_loss: float | None  # None if it is not finite
-    training_seconds: float
-    epochs: list[Record]
-    confusion_matrix: list[list[int]]
-    precision: list[float]  # per class: of the images predicted as it, the share that belongs to it
-    recall: list[float]  # per class: of its images, the share that is predicted as it
-    failed: str | None  # "diverged", "at chance" or None
-
-
-def group_runs(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
-    """Return the runs of each network and optimizer under their names, in the order of training."""
-    groups = {(result.name, result.optimizer): [] for result in results}
-    for result in results:
-        groups[result.name, result.optimizer].append(result)
-    return groups
-
-
-COLORS = ("#E69F00", "#0072B2", "#CC79A7", "#56B4E9", "#F0E442")  # Okabe and Ito's, for the colour-blind too
-CORRECT_COLOR, WRONG_COLOR = "#009E73", "#D55E00"
-HATCHES, MARKERS = ("", "///", "...", "xx"), "os^D"  # one per optimizer
+# Okabe and Ito's colours, which the colour-blind can tell apart too.
+COLORS = ("#E69F00", "#0072B2", "#CC79A7", "#56B4E9", "#009E73", "#D55E00", "#F0E442", "#000000")
 
 
 def draw_figures(
-    results: Sequence[Result], network: nn.Module, test_set: ImageSet, analysis: Mapping[str, Any], dataset: str
-) -> dict[str, "Figure"]:
-    """Return the figures under their file names; network is the one whose predictions and activations are drawn."""
-    logits, labels = predict_logits(network, test_set.images).cpu(), test_set.labels.cpu()
-    metrics, correct = compute_metrics(logits, labels), logits.argmax(dim=1) == labels
-    name = identify_network(network.state_dict())[0].name
-    examples, mistakes = choose_examples(logits, labels, results[0].seed)
-    # An image of each of the first three classes, predicted correctly if there is one.
-    typical = torch.stack([((labels == k).int() + ((labels == k) & correct)).argmax() for k in labels.unique()[:3]])
-    count, shifts, dead = f"{len(test_set):,} test images", analysis["shift_accuracy"], analysis["dead_channels"]
-    title = f"{name}: {metrics.accuracy:.2%} of {count} correct"
-    return {
-        "accuracy_model_graph.png": plot_accuracy(results, f"{dataset}, {count}"),
-        "learning_curves.png": plot_learning_curves(results, f"Learning curves on {dataset}"),
-        "confusion_matrix.png": plot_confusion_matrix(metrics.confusion_matrix, test_set.class_names, title),
-        "prediction_examples.png": plot_predictions(test_set, logits, examples, f"{name} on random test images"),
-        "mistakes.png": plot_predictions(test_set, logits, mistakes, f"The most confident mistakes of {name}"),
-        "shift_robustness.png": plot_shifts(shifts, f"{analysis['images']:,} test images, shifted in four directions"),
-    } | ({"feature_maps.png": plot_feature_maps(network, test_set.subset(typical), dead)} if dead else {})
+    trained: Sequence[TrainedNetwork],
+    shown: TrainedNetwork,
+    test_set: ImageSet,
+    analysis: Analysis,
+    dataset: str,
+) -> dict[str, bytes]:
+    """Return the figures as PNG files under their names.
+
+    shown is the network whose predictions and activations are drawn.
+    """
+    import matplotlib
+
+    examples, mistakes = choose_examples(shown, trained[0].seed)
+    count = f"{len(test_set):,} test images"
+    # Names of classes and folders are text, even where they have two dollar signs.
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figures = {
+            "accuracy_model_graph.png": plot_accuracy(trained, f"{dataset}, {count}"),
+            "learning_curves.png": plot_learning_curves(trained, f"Learning curves on {dataset}"),
+            "confusion_matrix.png": plot_confusion_matrix(shown, test_set.class_names),
+            "prediction_examples.png": plot_predictions(
+                shown, test_set, examples, f"{shown.name} on random test images"
+            ),
+            "mistakes.png": plot_predictions(
+                shown, test_set, mistakes, f"The most confident mistakes of {shown.name}"
+            ),
+            "shift_robustness.png": plot_shifts(analysis.shift_accuracy),
+        }
+        if analysis.dead_channels:
+            images = test_set.subset(slice(3))
+            figures["feature_maps.png"] = plot_feature_maps(
+                shown.network, images, analysis.dead_channels
+            )
+        return {name: render(figure) for name, figure in figures.items()}
 
 
-def choose_examples(logits: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the indices of nine random images, and of the nine most confident mistakes."""
-    confidences, predictions = logits.softmax(dim=1).max(dim=1)
-    examples = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:9]
-    mistakes = confidences.masked_fill(predictions == labels, -1).argsort(descending=True)
-    return examples, mistakes[: (predictions != labels).sum()][:9]
+def render(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
 
 
-def make_explorer_data(networks: Mapping[str, nn.Module], test_set: ImageSet, seed: int) -> bytes:
-    """Return what assets/explorer.html shows: the weights of MLP and TinyVGG, and up to 60 test images."""
-
-    def encode(tensor: Tensor) -> str:
-        return base64.b64encode(tensor.numpy(force=True).tobytes()).decode()
-
-    logits, labels = predict_logits(networks["TinyVGG"], test_set.images).cpu(), test_set.labels.cpu()
-    of_classes = torch.cat([(labels == k).nonzero()[:5] for k in labels.unique()]).flatten()
-    chosen = dict.fromkeys(torch.cat([*choose_examples(logits, labels, seed), of_classes]).tolist())
-    images = test_set.subset(torch.tensor(list(chosen)[:60]))
-    data = {"classes": images.class_names, "shape": images.images.shape[1:], "labels": images.labels.tolist()}
-    states = {name: networks[name].state_dict() for name in ("MLP", "TinyVGG") if name in networks}
-    weights = {name: {key: (t.shape, encode(t)) for key, t in state.items()} for name, state in states.items()}
-    data |= {"images": encode(images.images), "networks": weights}
-    return f"window.explorerData = {json.dumps(data)};\n".encode()
+def choose_examples(run: TrainedNetwork, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of nine random test images, and of the nine most confident mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    examples = torch.randperm(len(run.test_labels), generator=generator)[:9]
+    confidences, predictions = run.test_logits.softmax(dim=1).max(dim=1)
+    mistakes = (predictions != run.test_labels).nonzero().flatten()
+    order = confidences[mistakes].argsort(descending=True)
+    return examples, mistakes[order[:9]]
 
 
-def new_figure(title: str, size: tuple[float, float], grid: tuple[int, int]) -> tuple["Figure", list["Axes"]]:
-    """Return a figure of size inches and its axes, row by row; it needs neither a screen nor pyplot."""
+def new_figure(
+    title: str, size: tuple[float, float], rows: int = 1, columns: int = 1
+) -> tuple["Figure", list["Axes"]]:
+    """Return a figure of size inches and its axes, row by row; it needs no screen and no pyplot."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
-    axes_list = figure.subplots(*grid, squeeze=False).flatten().tolist()
-    for axes in axes_list:
+    grid = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for axes in grid:
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes_list
+    return figure, grid
 
 
-def show_image(axes: "Axes", image: Tensor, title: str, font_size: int, **options: object) -> None:
-    """Show a uint8 image (H, W) or (H, W, C), or one channel of activations, without ticks, below a title."""
-    axes.imshow(image.numpy(force=True), **({"cmap": "gray", "vmin": 0, "vmax": 255} | options))
-    axes.set_title(title, fontsize=font_size)
+def show_image(axes: "Axes", image: Tensor, title: str, largest: float = 255) -> None:
+    """Show an image (H, W, C), or activations (H, W), without ticks, below a title."""
+    colors = "gray" if image.dim() == 3 else "viridis"
+    axes.imshow(image.numpy(force=True), cmap=colors, vmin=0, vmax=largest)
+    axes.set_title(title, fontsize=9)
     axes.set(xticks=[], yticks=[], anchor="N")
     axes.spines[:].set_visible(False)
 
 
-def color_of(network_name: str) -> str:
-    return COLORS[[config.name for config in NETWORKS.values()].index(network_name) % len(COLORS)]
+def plot_accuracy(trained: Sequence[TrainedNetwork], title: str) -> "Figure":
+    """Draw test accuracy (left) and training time (right): a bar for each network and optimizer.
 
-
-def plot_accuracy(results: Sequence[Result], title: str) -> "Figure":
-    """Draw test accuracy (left) and training time (right): a group of bars per network, one bar per optimizer.
-
-    Of several runs: mean, standard deviation, and a dot for each. Runs that failed are counted above the bar.
+    Of several runs: the mean, and an error bar of one standard deviation.
     """
-    figure, panels = new_figure(title, (8, 3.6), (1, 2))
-    groups = group_runs(results)
-    names, optimizers = (list(dict.fromkeys(keys)) for keys in zip(*groups, strict=True))
-    width = 0.6 if len(optimizers) == 1 else 0.84 / len(optimizers)
-    measures = ("test_accuracy", "test accuracy", 100, "%", 2), ("training_seconds", "training time", 1, "s", 1)
-    for axes, (measure, label, scale, unit, digits) in zip(panels, measures, strict=True):
-        for (name, optimizer), runs in groups.items():
-            k = optimizers.index(optimizer)
-            x = names.index(name) + (k - (len(optimizers) - 1) / 2) * width
-            values = [scale * getattr(run, measure) for run in runs if not run.failed] or [0]
-            spread = stdev(values) if len(values) > 1 else None
-            style = {"color": color_of(name), "edgecolor": "white", "hatch": HATCHES[k % 4], "label": optimizer}
-            bars = axes.bar(x, mean(values), width, yerr=spread, capsize=8, **style)
-            text = f"{mean(values):.{digits}f} {unit}"
-            if spread is not None:
-                text += f"\n± {spread:.{digits}f}"
-                dots = torch.linspace(-0.4, 0.4, len(values)) * width + x
-                axes.scatter(dots, values, s=12, color="black", alpha=0.6, zorder=3)
-            if failed := sum(bool(run.failed) for run in runs):
-                text += f"\n{failed} of {len(runs)} failed"
-            axes.bar_label(bars, [text], padding=6, linespacing=1.1)
-        axes.set(xticks=range(len(names)), xticklabels=names, ylabel=f"{label} ({unit})")
-        axes.margins(y=0.3)
-    panels[0].set(ylim=(0, 125 if len(results) > len(groups) else 110), yticks=range(0, 101, 20))
-    if len(optimizers) > 1:
-        handles = {bars.get_label(): bars for bars in panels[0].containers if bars.get_label() in optimizers}
-        legend = figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False)
-        for patch in legend.get_patches():
-            patch.set_facecolor("gray")
+    groups = group_runs(run for run in trained if not run.diverged)
+    figure, (accuracy_axes, time_axes) = new_figure(title, (8, 3.8), columns=2)
+    accuracies = {}
+    seconds = {}
+    for label, runs in groups.items():
+        accuracies[label] = [run.metrics.accuracy for run in runs]
+        seconds[label] = [run.training_seconds for run in runs]
+    draw_bars(accuracy_axes, accuracies, "{:.2%}")
+    draw_bars(time_axes, seconds, "{:.1f} s")
+    accuracy_axes.set(ylabel="test accuracy", ylim=(0, 1.1))
+    accuracy_axes.yaxis.set_major_formatter("{x:.0%}")
+    time_axes.set(ylabel="training time (s)")
     return figure
 
 
-def plot_learning_curves(results: Sequence[Result], title: str) -> "Figure":
-    """Draw loss (left) and accuracy (right) over the epochs, with a marker at the end of each.
+def draw_bars(axes: "Axes", values: Mapping[str, Sequence[float]], text_format: str) -> None:
+    names = [label.replace(" ", "\n") for label in values]
+    means = [mean(runs) for runs in values.values()]
+    spreads = [stdev(runs) if len(runs) > 1 else 0.0 for runs in values.values()]
+    errors = spreads if any(spreads) else None
+    bars = axes.bar(names, means, width=0.6, yerr=errors, capsize=8, color=COLORS)
+    axes.bar_label(bars, fmt=text_format, padding=4)
 
-    Of several runs: mean and, for the test curves, a band of one standard deviation. Those that failed are left out.
+
+def plot_learning_curves(trained: Sequence[TrainedNetwork], title: str) -> "Figure":
+    """Draw loss (left) and accuracy (right) over the epochs: a line for each run.
+
+    Solid on the test images, dashed on the training images. Runs that diverged are left out.
     """
-    figure, panels = new_figure(title, (8, 4), (1, 2))
-    groups = group_runs([result for result in results if not result.failed])
-    optimizers = list(dict.fromkeys(optimizer for _, optimizer in groups))
-    for axes, measure, scale in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
-        for (name, optimizer), runs in groups.items():
-            epochs = [record.epoch for record in runs[0].epochs]
-            label = f"{name}, {optimizer}" if len(optimizers) > 1 else name
-            style = {"color": color_of(name), "marker": MARKERS[optimizers.index(optimizer) % 4], "markersize": 5}
-            style["markevery"] = [epoch == int(epoch) for epoch in epochs]
-            for part, line, fill in (("train", "--", "white"), ("test", "-", None)):
-                curves = [[scale * getattr(record, f"{part}_{measure}") for record in run.epochs] for run in runs]
-                means = torch.tensor(curves).mean(dim=0)
-                axes.plot(epochs, means, line, markerfacecolor=fill, label=f"{label}, {part}", **style)
-                if part == "test" and len(runs) > 1:
-                    sd = torch.tensor(curves).std(dim=0)
-                    axes.fill_between(epochs, means - sd, means + sd, color=color_of(name), alpha=0.2, linewidth=0)
-        axes.set(xlabel="epoch", ylabel="loss" if measure == "loss" else "accuracy (%)")
+    figure, (loss_axes, accuracy_axes) = new_figure(title, (8, 4), columns=2)
+    groups = group_runs(run for run in trained if not run.diverged)
+    for color, (label, runs) in zip(COLORS, groups.items(), strict=False):
+        for run in runs:
+            draw_curves(loss_axes, run, "loss", color)
+            draw_curves(accuracy_axes, run, "accuracy", color)
+        loss_axes.plot([], color=color, label=label)  # once in the legend, however many runs
+    loss_axes.plot([], "k-", label="test images")
+    loss_axes.plot([], "k--", label="training images")
+    loss_axes.set(xlabel="epoch", ylabel="loss")
+    accuracy_axes.set(xlabel="epoch", ylabel="accuracy")
+    accuracy_axes.yaxis.set_major_formatter("{x:.0%}")
+    for axes in (loss_axes, accuracy_axes):
         axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y", alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    handles, labels = loss_axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
-def plot_confusion_matrix(confusion_matrix: Tensor, class_names: Sequence[str], title: str) -> "Figure":
-    """Draw an int64 (classes, classes) matrix, rows the true class, as counts and shares of each row."""
+def draw_curves(axes: "Axes", run: TrainedNetwork, measure: str, color: str) -> None:
+    epochs = [record.epoch for record in run.history]
+    on_train = [getattr(record, f"train_{measure}") for record in run.history]
+    on_test = [getattr(record, f"test_{measure}") for record in run.history]
+    axes.plot(epochs, on_train, "--", color=color, marker=".")
+    axes.plot(epochs, on_test, "-", color=color, marker=".")
+
+
+def plot_confusion_matrix(run: TrainedNetwork, class_names: Sequence[str]) -> "Figure":
+    """Draw the confusion matrix, rows the true class, as counts and shares of each row."""
     import matplotlib
 
     matplotlib.use("Agg")  # mlxtend draws through pyplot, which would otherwise look for a screen
     import matplotlib.pyplot as plt
-    from mlxtend.plotting import plot_confusion_matrix as draw
+    from mlxtend.plotting import plot_confusion_matrix
 
-    size = (min(40, max(9, 0.9 * len(class_names))),) * 2  # inches
-    figure, axes = draw(confusion_matrix.numpy(force=True), figsize=size, show_normed=True, class_names=class_names)
+    side = min(40, max(9, 0.9 * len(class_names)))  # inches
+    matrix = run.metrics.confusion_matrix.numpy(force=True)
+    figure, axes = plot_confusion_matrix(
+        matrix, figsize=(side, side), show_normed=True, class_names=class_names
+    )
     plt.close(figure)  # pyplot would keep it in memory for good
     figure.set_layout_engine("constrained")
+    title = f"{run.name}: {run.metrics.accuracy:.2%} of {matrix.sum():,} test images correct"
     axes.set(xlabel="predicted class", ylabel="true class", title=title)
     return figure
 
 
-def plot_predictions(image_set: ImageSet, logits: Tensor, indices: Tensor, title: str) -> "Figure":
-    """Draw up to nine images, chosen by indices (n,), with the classes and probabilities that logits give them."""
-    figure, grid = new_figure(title, (7.5, 8.5), (3, 3))
+def plot_predictions(
+    run: TrainedNetwork, test_set: ImageSet, indices: Tensor, title: str
+) -> "Figure":
+    """Draw up to nine test images, chosen by indices (n,), with predicted and true class."""
+    figure, grid = new_figure(title, (7.5, 8.5), rows=3, columns=3)
     for axes in grid[len(indices) :]:
         axes.set_visible(False)
     for axes, index in zip(grid, indices.tolist(), strict=False):
-        p, label = logits[index].softmax(dim=0), image_set.labels[index].item()
-        prediction, names = p.argmax().item(), image_set.class_names
-        mark, color, line = ("✓", CORRECT_COLOR, "-") if prediction == label else ("✗", WRONG_COLOR, "--")
-        text = f"{mark} predicted: {names[prediction]}, {p[prediction]:.1%}\ntrue: {names[label]}, {p[label]:.1%}"
-        show_image(axes, image_set.images[index].permute(1, 2, 0), text, 10)
+        probability, prediction = run.test_logits[index].softmax(dim=0).max(dim=0)
+        label = run.test_labels[index]
+        mark, color = ("✓", "#009E73") if prediction == label else ("✗", "#D55E00")
+        predicted_class = f"{test_set.class_names[int(prediction)]}, {probability:.1%}"
+        true_class = test_set.class_names[int(label)]
+        text = f"{mark} predicted: {predicted_class}\ntrue: {true_class}"
+        show_image(axes, test_set.images[index].permute(1, 2, 0), text)
         axes.title.set_color(color)
-        for spine in axes.spines.values():  # dashed marks a mistake where colours cannot be distinguished
-            spine.set(visible=True, color=color, linewidth=3, linestyle=line)
     return figure
 
 
-def plot_shifts(shift_accuracy: Mapping[str, Sequence[float]], title: str) -> "Figure":
-    """Draw one line per network: its accuracy in [0, 1] on images shifted by 0, 1, 2, ... pixels."""
-    figure, (axes,) = new_figure(title, (8, 4), (1, 1))
-    for k, (name, accuracies) in enumerate(shift_accuracy.items()):
-        percents, color = [100 * accuracy for accuracy in accuracies], color_of(name)
-        axes.plot(percents, color=color, marker=MARKERS[k % 4], label=name)
-        if k in (0, len(shift_accuracy) - 1):  # between two other lines there is no room for numbers
-            for pixels, percent in enumerate(percents):
-                axes.text(pixels, percent + (3 if k else -7), f"{percent:.0f}", color=color, fontsize=9, ha="center")
-    axes.set(xlabel="shift (pixels)", ylabel="test accuracy (%)", ylim=(0, 105))
+def plot_shifts(shift_accuracy: Mapping[str, Sequence[float]]) -> "Figure":
+    """Draw one line per network: its accuracy on images shifted by 0, 1, 2, ... pixels."""
+    figure, (axes,) = new_figure("Test images shifted in four directions", (8, 4))
+    for color, (name, accuracies) in zip(COLORS, shift_accuracy.items(), strict=False):
+        axes.plot(accuracies, color=color, marker="o", label=name)
+    axes.set(xlabel="shift (pixels)", ylabel="test accuracy", ylim=(0, 1))
+    axes.set_yticks(torch.arange(0, 1.05, 0.1).tolist())
+    axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False)
     return figure
 
 
-def plot_feature_maps(network: nn.Module, image_set: ImageSet, dead_channels: Sequence[Sequence[int]]) -> "Figure":
-    """Draw each image and its activations in up to ten channels of each convolution, after ReLU, one scale per layer.
+def plot_feature_maps(
+    network: nn.Module, image_set: ImageSet, dead_channels: Sequence[Sequence[int]]
+) -> "Figure":
+    """Draw each image and its activations in up to ten channels of each convolution, after ReLU.
 
-    One column per layer, as in CNN Explainer (Wang et al. 2020, arXiv:2004.15004); dead_channels are marked.
+    One column per layer, as in CNN Explainer (Wang et al. 2020, arXiv:2004.15004), and one scale;
+    above it stands how many of all channels are dead.
     """
-    layers = [feature_maps[:, :10] for feature_maps in compute_feature_maps(network, image_set.images)]
+    layers = compute_feature_maps(network, image_set.images)
     columns = (1 + len(layers)) * len(image_set)
     title = "Activations after each convolution; dark: zero, bright: the largest shown of the layer"
-    figure, grid = new_figure(title, (max(8, 0.64 * columns), 7.4), (1, columns))
+    figure, grid = new_figure(title, (max(8, 0.64 * columns), 7.4), columns=columns)
     remaining = iter(grid)
-    for index, (image, label) in enumerate(zip(image_set.images, image_set.labels, strict=True)):
-        axes = next(remaining)
-        text = f"{image_set.class_names[label]}\ninput\n{image.shape[1]} x {image.shape[2]}"
-        show_image(axes, image.permute(1, 2, 0), text, 8)
-        for layer_number, (layer, dead) in enumerate(zip(layers, dead_channels, strict=True), start=1):
-            axes, (channels, height, width) = next(remaining), layer.shape[1:]
-            gap = max(1, height // 7)
-            column = F.pad(layer[index], (0, 0, 0, gap), value=math.nan).reshape(-1, width)[:-gap]
-            brightest = layer.max().item() or 1
-            text = f"conv {layer_number}\n{height} x {width}"
-            show_image(axes, column, text, 9, cmap="viridis", vmax=brightest)
-            for channel in set(dead) & set(range(channels)):
-                y = channel * (height + gap) + height / 2
-                axes.text(width / 2, y, "dead", color="white", ha="center", va="center", fontsize=9)
+    for index, image in enumerate(image_set.images):
+        name = image_set.class_names[int(image_set.labels[index])]
+        show_image(next(remaining), image.permute(1, 2, 0), f"{name}\ninput")
+        for number, dead in enumerate(dead_channels):
+            channels = layers[number][:, :10]
+            text = f"conv {number + 1}\n{len(dead)} dead" if dead else f"conv {number + 1}"
+            column = make_grid(channels[index].unsqueeze(1), nrow=1, pad_value=math.nan)
+            show_image(next(remaining), column[0], text, channels.max().item())
     return figure
+
+
+# ---- Explorer ------------------------------------------------------------------------------------
+def make_explorer_data(
+    chosen: Mapping[str, TrainedNetwork], test_set: ImageSet, seed: int
+) -> bytes:
+    """Return what assets/explorer.html shows: the weights of its networks, up to 60 test images."""
+    generator = torch.Generator().manual_seed(seed)
+    sample = test_set.subset(torch.randperm(len(test_set), generator=generator)[:60])
+    networks = {}
+    for name, run in chosen.items():
+        if run.network.in_explorer:
+            state = run.network.state_dict()
+            networks[name] = {key: (tensor.shape, encode(tensor)) for key, tensor in state.items()}
+    data = {
+        "classes": sample.class_names,
+        "shape": sample.images.shape[1:],
+        "labels": sample.labels.tolist(),
+        "images": encode(sample.images),
+        "networks": networks,
+    }
+    return f"window.explorerData = {json.dumps(data)};\n".encode()
+
+
+def write_explorer(
+    chosen: Mapping[str, TrainedNetwork], test_set: ImageSet, seed: int, folder: Path
+) -> None:
+    """Write the page and its data to folder. Raises UserError."""
+    files = {folder / "explorer_data.js": make_explorer_data(chosen, test_set, seed)}
+    page = Path(__file__).parent / "assets" / "explorer.html"
+    if page.exists():  # not where the script alone was copied
+        files[folder / page.name] = page.read_bytes()
+    write_files(files)
+
+
+def encode(tensor: Tensor) -> str:
+    """Return the tensor's bytes, row by row, as base64."""
+    return base64.b64encode(tensor.numpy(force=True).tobytes()).decode()
 
 
 # ---- Your own images -----------------------------------------------------------------------------
 def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[ImageSet, ImageSet]:
     """Return the training set and the test set of a folder of images, on the CPU.
 
-    folder has train/<class>/ and test/<class>/, or <class>/ alone: then one image in five of each class, chosen by
-    seed, is for testing. They get one channel if all are grey, else three, and a side of image_size pixels; None
-    is 28 if all are 28 x 28, else 64. Raises UserError, naming the file or folder, for what is missing or unreadable.
+    folder has train/<class>/ and test/<class>/, or <class>/ alone: then one image in five of each
+    class, chosen by seed, is for testing. The images get one channel if all are grey, else three,
+    and a side of image_size pixels; None is 28 if the first one is 28 x 28, else 64. Raises
+    UserError, naming the file or folder, for what is missing or unreadable.
     """
+    generator = torch.Generator().manual_seed(seed)
     if (folder / "train").is_dir() and (folder / "test").is_dir():
-        (class_names, train_files), (test_names, test_files) = map(find_images, (folder / "train", folder / "test"))
-        if different := sorted({*class_names} ^ {*test_names}):
+        train_files = find_images(folder / "train")
+        test_files = find_images(folder / "test")
+        if different := sorted(train_files.keys() ^ test_files.keys()):
             raise UserError(f"{folder}: only one of train and test has {', '.join(different)}")
     else:
-        class_names, files = find_images(folder)
-        train_files, test_files, generator = [], [], torch.Generator().manual_seed(seed)
-        for label, name in enumerate(class_names):
-            of_class = [file for file in files if file[1] == label]
-            if len(of_class) < 2:
-                raise UserError(f"{folder / name} has one image; a class needs one to train on and one to test on")
-            shuffled = [of_class[i] for i in torch.randperm(len(of_class), generator=generator).tolist()]
-            held_out = max(1, round(len(of_class) / 5))
-            train_files, test_files = train_files + shuffled[held_out:], test_files + shuffled[:held_out]
-    paths = [path for path, _ in (*train_files, *test_files)]
-    bar = {"unit": " images", "leave": False, "disable": None, "max_workers": os.cpu_count()}
-    headers = thread_map(read_image, paths, **bar)
-    mode = "L" if {image.mode for image in headers} <= {"1", "L", "LA", "I", "I;16", "I;16B", "F"} else "RGB"
-    image_size = image_size or (28 if {image.size for image in headers} == {(28, 28)} else 64)
-    train_files = [train_files[index] for index in own_share(len(train_files))]
-    paths, labels = zip(*train_files, *test_files, strict=True)
-    images = torch.stack(thread_map(partial(read_square, mode=mode, image_size=image_size), paths, **bar))
-    both, count = ImageSet(images, torch.tensor(labels), tuple(class_names)), len(train_files)
-    test_indices = count + torch.randperm(len(both) - count, generator=torch.Generator().manual_seed(seed))
-    return both.subset(slice(count)), both.subset(test_indices)  # shuffled: the first ones serve as a sample
+        train_files, test_files = hold_out(find_images(folder), generator)
+    paths = [*itertools.chain(*train_files.values(), *test_files.values())]
+    if not image_size:
+        image_size = 28 if read_image(paths[0], "RGB").size == (28, 28) else 64
+    read = partial(read_square, mode="RGB", image_size=image_size)
+    bar = partial(tqdm, unit=" images", leave=False, disable=None)
+    images = torch.stack(thread_map(read, paths, max_workers=os.cpu_count(), tqdm_class=bar))
+    if (images == images[:, :1]).all():  # grey
+        images = images[:, :1]
+    class_names = tuple(printable(name) for name in train_files)
+    train_labels = label_files(train_files)
+    test_labels = label_files(test_files)
+    train_set = ImageSet(images[: len(train_labels)], train_labels, class_names)
+    test_set = ImageSet(images[len(train_labels) :], test_labels, class_names)
+    # Shuffled, since the first ones serve as a sample.
+    return train_set, test_set.subset(torch.randperm(len(test_set), generator=generator))
 
 
-def find_images(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
-    """Return the class names, those of folder's folders, and each image file with its label. Raises UserError."""
-    formats = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+def find_images(folder: Path) -> dict[str, list[Path]]:
+    """Return the image files of each class, which is a folder in folder. Raises UserError.
+
+    Links to class folders and files are followed, but each file is taken once: a copy could be
+    both trained and tested on.
+    """
+    readable = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN}
+    root = folder.resolve()
+    images: dict[str, list[Path]] = {}
+    skipped = []
+    taken = set()
     try:
-        paths = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
-        images = {p for p in paths if p.suffix.lower() in formats and p.name[0] != "." and p.is_file()}
-        labels = {name: k for k, name in enumerate(sorted(p.name for p in folder.glob("[!.]*") if p.is_dir()))}
-        if len(labels) < 2:
-            raise UserError(f"{folder} must have at least two folders of images, one per class")
-        files = make_dataset(str(folder), labels, is_valid_file=lambda path: Path(path) in images)
-    except OSError as error:  # also what torchvision raises for a class without an image
-        raise UserError(f"the images in {folder} cannot be read: {error}") from error
-    if skipped := sorted({str(path) for path in paths} - {path for path, _ in files}):
-        print(f"skipped, not images in a class folder: {', '.join(skipped)}")
-    return list(labels), files
+        for class_folder in sorted(root.iterdir()):
+            is_circle = root.is_relative_to(class_folder.resolve())
+            if class_folder.name[0] == "." or not class_folder.is_dir() or is_circle:
+                skipped.append(str(class_folder))
+                continue
+            images[class_folder.name] = []
+            for path in sorted(class_folder.resolve().rglob("*")):
+                is_image = path.suffix.lower() in readable and path.name[0] != "."
+                if is_image and path.is_file() and path.resolve() not in taken:
+                    images[class_folder.name].append(path)
+                    taken.add(path.resolve())
+                elif path.is_symlink() or not path.is_dir():
+                    skipped.append(str(path))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error}") from error
+    if skipped:
+        print(f"skipped, not images in a class folder: {', '.join(sorted(skipped))}")
+    if len(images) < 2:
+        raise UserError(f"{folder} must have at least two folders of images, one per class")
+    if empty := [name for name in images if not images[name]]:
+        raise UserError(f"{folder} has no image in {', '.join(empty)}")
+    return images
 
 
-def read_image(path: str, mode: str | None = None) -> Image.Image:
-    """Return an image in mode L or RGB, rotated by EXIF, visible where transparent; without mode its header."""
+Files = dict[str, list[Path]]  # of each class
+
+
+def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
+    """Return the files to train on and, one in five of each class, those to test on."""
+    train_files = {}
+    test_files = {}
+    for name, paths in files.items():
+        if len(paths) < 2:
+            raise UserError(f"{paths[0].parent} has one image; a class needs one to test on too")
+        shuffled = [paths[i] for i in torch.randperm(len(paths), generator=generator)]
+        count = max(1, round(len(paths) / 5))
+        test_files[name] = shuffled[:count]
+        train_files[name] = shuffled[count:]
+    return train_files, test_files
+
+
+def label_files(files: Files) -> Tensor:
+    """Return the index of its class for each file: int64 (N,)."""
+    counts = torch.tensor([len(paths) for paths in files.values()])
+    return torch.arange(len(files)).repeat_interleave(counts)
+
+
+def printable(name: str) -> str:
+    """Return a file's name with a question mark for what is not UTF-8 in it."""
+    return name.encode(errors="replace").decode()
+
+
+# What Pillow raises for files that are no image, or only the beginning of one.
+UNREADABLE = (
+    *(OSError, ValueError, SyntaxError, RuntimeError, struct.error),
+    Image.DecompressionBombError,
+)
+
+
+def read_image(path: str | Path, mode: str) -> Image.Image:
+    """Return an image in mode L or RGB, rotated by EXIF, visible where transparent.
+
+    Raises UserError.
+    """
     try:
         with Image.open(path) as file:
-            if not mode:
-                return file
             image = ImageOps.exif_transpose(file)  # cameras store the orientation beside the pixels
-            if image.mode.startswith("I"):
-                image = image.convert("I").point(lambda value: value / 257).convert("L")  # 16 bits
-            if image.has_transparency_data:  # on white, or on black where nothing would be seen on white
-                pages = (Image.new("RGBA", image.size, color) for color in ("white", "black"))
-                on_white, on_black = (Image.alpha_composite(page, image.convert("RGBA")) for page in pages)
-                image = on_white if on_white.convert("L").getextrema()[0] < 200 else on_black
+            if image.mode.startswith("I"):  # 16 bits
+                image = image.convert("I").point(lambda value: value / 257).convert("L")
+            if image.has_transparency_data:
+                image = put_on_page(image.convert("RGBA"))
             return image.convert(mode)
-    except (OSError, ValueError, SyntaxError, RuntimeError, struct.error, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read as an image: {error}") from error
 
 
-def read_square(path: str, mode: str, image_size: int) -> Tensor:
-    """Return an image as uint8 (C, image_size, image_size): its middle, resized with antialiasing."""
-    return pil_to_tensor(ImageOps.fit(read_image(path, mode), (image_size, image_size), Image.Resampling.LANCZOS))
+def put_on_page(image: Image.Image) -> Image.Image:
+    """Return a transparent RGBA image on white, or on black if nothing would be seen on white."""
+    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if min(on_white.convert("L").tobytes()) < 200:
+        return on_white
+    return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+
+
+def read_square(path: str | Path, mode: str, image_size: int) -> Tensor:
+    """Return an image as uint8 (C, image_size, image_size): its middle, resized, antialiased."""
+    image = read_image(path, mode)
+    return pil_to_tensor(ImageOps.fit(image, (image_size, image_size), Image.Resampling.LANCZOS))
 
 
 def prepare_garment(photograph: Image.Image) -> Tensor:
-    """Convert an RGB photograph to FashionMNIST's format: uint8 (1, 28, 28), the garment light on black.
+    """Convert an RGB photograph to FashionMNIST's format: uint8 (1, 28, 28), light on black.
 
-    The dataset's authors trimmed a white border, resized, sharpened, padded, inverted and greyed (Xiao, Rasul, Vollgraf
-    2017, arXiv:1708.07747, section 2). Here the more a pixel differs from the background, the lighter it becomes, so
-    that garment and background may have any colours, and the light on the background may vary a little.
+    The dataset's authors trimmed a white border, resized, sharpened, padded, inverted and greyed
+    (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747, section 2). Here the more a pixel differs from
+    the background, the lighter it becomes, so that garment and background may have any colours,
+    and the light on the background may vary a little.
     """
     small = photograph.copy()
     small.thumbnail((280, 280))
-    pixels = pil_to_tensor(small.filter(ImageFilter.MedianFilter(3))).float()[None]  # the median removes noise
+    without_noise = small.filter(ImageFilter.MedianFilter(3))
+    pixels = pil_to_tensor(without_noise).float()[None]
     corners = F.interpolate(pixels, (32, 32), mode="area")[:, :, ::31, ::31]
     color = corners.flatten(2).median(dim=2).values[:, :, None, None]
-    # From corner to corner the light may vary by 12 of 255; what differs more is a garment that fills the corner.
+    # From corner to corner light may vary by 12 of 255; what differs more is a garment there.
     corners = color + (corners - color).clamp(-12, 12)
     background = F.interpolate(corners, pixels.shape[2:], mode="bilinear", align_corners=True)
     difference = (pixels - background).abs().mean(dim=(0, 1))
@@ -927,260 +1345,374 @@ def prepare_garment(photograph: Image.Image) -> Tensor:
     brightest = difference[is_garment].quantile(0.95)
     garment = to_pil_image(((difference - threshold) / (brightest - threshold)).clamp(0, 1))
     trimmed = garment.crop(garment.point(lambda value: 255 * (value > 0)).getbbox())
-    size = [max(1, round(28 * side / max(trimmed.size))) for side in trimmed.size]
-    sharpen = ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0)
-    return pil_to_tensor(ImageOps.pad(trimmed.resize(size, Image.Resampling.BICUBIC).filter(sharpen), (28, 28)))
+    scale = 28 / max(trimmed.width, trimmed.height)
+    size = (max(1, round(scale * trimmed.width)), max(1, round(scale * trimmed.height)))
+    resized = trimmed.resize(size, Image.Resampling.BICUBIC)
+    sharpened = resized.filter(ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0))
+    return pil_to_tensor(ImageOps.pad(sharpened, (28, 28)))
 
 
 # ---- Command line --------------------------------------------------------------------------------
-def option(default: object, description: str, **argument: object) -> Any:  # noqa: ANN401
-    return field(default=default, metadata={"help": description, **argument})
+def option(
+    default: T, description: str, least: float = 0, needs: str = "", **argument: object
+) -> T:
+    """Return a setting: how argparse reads it, its least value, the option that it needs."""
+    metadata = {"argument": argument, "help": description, "least": least, "needs": needs}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of the command line, each with its argparse arguments and, if it is a number, the least value."""
+    """The options of the command line."""
 
     epochs: int = option(3, "passes over the training set", type=int, least=1)
     batch_size: int = option(128, "images per training step", type=int, least=1)
-    learning_rate: float | None = option(None, "peak; by default the optimizer's own", type=float, least=1e-9)
-    networks: Sequence[str] = option(("mlp", "tinyvgg"), "to compare; the last is saved", choices=NETWORKS, nargs="+")
-    optimizer: Sequence[str] = option(("adam",), "one, or several to compare", choices=OPTIMIZERS, nargs="+")
-    hidden_units: int | None = option(None, "width of the networks; by default 10, ResNet 16", type=int, least=1)
+    learning_rate: float | None = option(
+        None, "peak; by default the optimizer's own", type=float, least=1e-9
+    )
+    networks: Sequence[str] = option(
+        ("mlp", "tinyvgg"), "to compare and save", choices=NETWORKS, nargs="+"
+    )
+    optimizer: Sequence[str] = option(
+        ("adam",), "one, or several to compare", choices=OPTIMIZERS, nargs="+"
+    )
+    hidden_units: int | None = option(
+        None, "width of the networks; by default each one's own", type=int, least=1
+    )
     augment: bool = option(False, "mirror and shift training images at random", action="store_true")
-    seed: int = option(42, "decides initial weights, image order and examples", type=int, least=0)
-    runs: int = option(1, "train all networks N times: seed, seed + 1, ...", type=int, least=1, metavar="N")
-    device: str = option("auto", "auto is a GPU if there is one", choices=("auto", "cpu", "cuda", "mps"))
-    no_plots: bool = option(False, "draw no figures, and skip the analysis for them", action="store_true")
-    images: str | None = option(None, "your own, in DIR/<class>/ or DIR/train/<class>/ and DIR/test/", metavar="DIR")
-    image_size: int | None = option(None, "of --images, in pixels; by default 28 or 64", type=int, least=8)
+    seed: int = option(42, "decides initial weights, image order and examples", type=int)
+    runs: int = option(1, "train all networks N times: seed, seed + 1, ...", type=int, least=1)
+    device: str = option(
+        "auto", "auto is a GPU if there is one", choices=("auto", "cpu", "cuda", "mps")
+    )
+    no_plots: bool = option(
+        False, "draw no figures, and skip the analysis for them", action="store_true"
+    )
+    images: str | None = option(
+        None, "your own, in DIR/<class>/ or DIR/train/<class>/ and DIR/test/", metavar="DIR"
+    )
+    image_size: int | None = option(
+        None, "of --images, in pixels; by default 28 or 64", type=int, least=8, needs="images"
+    )
     data_dir: str = option("data_1", "where FashionMNIST is, or is downloaded to", metavar="DIR")
-    models_dir: str = option("models", "where the last network is written, TinyVGG as CNN_model.pth", metavar="DIR")
-    assets_dir: str = option("assets", "where the figures and results.json are written", metavar="DIR")
-    predict: Sequence[str] = option((), "train nothing; classify these images", nargs="+", metavar="FILE")
-    model: str | None = option(None, "for --predict; by default the saved ResNet, else the CNN", metavar="FILE")
-    json: bool = option(False, "print predictions as lines of JSON", action="store_true")
+    models_dir: str = option(
+        "models", "where the networks are written, TinyVGG as CNN_model.pth", metavar="DIR"
+    )
+    assets_dir: str = option(
+        "assets", "where the figures and results.json are written", metavar="DIR"
+    )
+    predict: Sequence[str] = option(
+        (), "train nothing; classify these images", nargs="+", metavar="FILE"
+    )
+    model: str | None = option(
+        None, "for --predict; by default the best one saved", metavar="FILE", needs="predict"
+    )
+    json: bool = option(
+        False, "print predictions as lines of JSON", action="store_true", needs="predict"
+    )
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End the program as argparse does, but in one line."""
+        print_error(f"{message} (see --help)")
+        sys.exit(2)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Settings:
     """Read the command line; an invalid one ends the program with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.error = lambda message: sys.exit(print_error(f"{message} (see --help)", 2))
+    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
+    flags = {setting.name: f"--{setting.name.replace('_', '-')}" for setting in fields(Settings)}
     for setting in fields(Settings):
-        shown = " ".join(setting.default) if isinstance(setting.default, tuple) else setting.default
-        arguments = {key: value for key, value in setting.metadata.items() if key != "least"}
-        arguments["help"] += f" (default: {shown})" if shown else ""
-        parser.add_argument(f"--{setting.name.replace('_', '-')}", default=setting.default, **arguments)
+        description = setting.metadata["help"]
+        if setting.default:
+            description += " (default: %(default)s)"
+        argument = setting.metadata["argument"]
+        parser.add_argument(
+            flags[setting.name], default=setting.default, help=description, **argument
+        )
     values = vars(parser.parse_args(argv))
     for setting in fields(Settings):
-        value, least = values[setting.name], setting.metadata.get("least")
-        if None not in (value, least) and not least <= value < 2**32:
-            parser.error(f"argument --{setting.name.replace('_', '-')}: {value} is not between {least} and 2**32")
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        flag, value = flags[setting.name], values[setting.name]
+        least, needs = setting.metadata["least"], setting.metadata["needs"]
+        if isinstance(value, int | float) and not least <= value < 2**32:
+            parser.error(f"argument {flag}: {value} is not between {least} and 2**32")
+        if value == "" or (isinstance(value, list) and "" in value):
+            parser.error(f"argument {flag}: it is empty")
+        if needs and value and not values[needs]:
+            parser.error(f"argument {flag}: not allowed without --{needs}")
+    if values["predict"] and values["images"]:
+        parser.error("argument --images: not allowed with --predict; name a network with --model")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if values["device"] == "auto":
-        values["device"] = next(device for device, is_present in present.items() if is_present)
-    elif not present[values["device"]]:
+        values["device"] = next((device for device in available if available[device]), "cpu")
+    elif not available.get(values["device"], True):
         parser.error(f"argument --device: there is no {values['device']} on this machine")
     return Settings(**values)
 
 
-def compare(settings: Settings, train_set: ImageSet, test_set: ImageSet) -> tuple[list[Result], dict[str, nn.Module]]:
-    """Train every network with every optimizer and seed; return all results and, by name, the first that learned."""
-    channels, _, image_size = train_set.images.shape[1:]
-    seeds = range(settings.seed, settings.seed + settings.runs)
-    runs = list(itertools.product(seeds, dict.fromkeys(settings.optimizer), dict.fromkeys(settings.networks)))
-    results, networks = [], {}
-    for seed, optimizer, key in tqdm(runs, "runs", leave=False, disable=process_rank()[0] > 0 or None):
-        torch.manual_seed(seed)
-        config, name, optimizer_name = NETWORKS[key], NETWORKS[key].name, OPTIMIZERS[optimizer].name
-        hidden_units = settings.hidden_units or config.hidden_units
-        network = config.build(channels, hidden_units, len(train_set.class_names), image_size)
-        network.to(train_set.images.device)
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        tqdm.write(f"{name}: {parameters:,} parameters, {optimizer_name}, seed {seed}")
-        rate = settings.learning_rate or OPTIMIZERS[optimizer].learning_rate_for(config, hidden_units)
-        options = {"epochs": settings.epochs, "batch_size": settings.batch_size, "augmented": settings.augment}
-        options |= {"learning_rate": rate, "optimizer": optimizer, "seed": seed}
-        history = train(network, train_set, test_set, **options, on_epoch_end=Record.print)
-        if process_rank()[0] > 0:
-            continue
-        metrics = evaluate(network, test_set)
-        is_finite = math.isfinite(metrics.loss + history[-1].train_loss)
-        matrix = metrics.confusion_matrix
-        result = Result(
-            name=name,
-            optimizer=optimizer_name,
-            learning_rate=rate,
-            seed=seed,
-            hidden_units=hidden_units,
-            parameters=parameters,
-            multiply_adds=count_macs(network, test_set.images),
-            test_accuracy=metrics.accuracy,
-            test_loss=metrics.loss if is_finite else None,
-            training_seconds=history[-1].training_seconds,
-            epochs=history if is_finite else [],
-            confusion_matrix=matrix.tolist(),
-            precision=(matrix.diag() / matrix.sum(dim=0).clamp(min=1)).tolist(),
-            recall=(matrix.diag() / matrix.sum(dim=1).clamp(min=1)).tolist(),
-            failed="diverged" if not is_finite else "at chance" if metrics.is_at_chance else None,
-        )
-        results.append(result)
-        if result.failed:
-            print_error(f"{name}, seed {seed} failed: {result.failed}; a learning rate below {rate:g} may help")
-        else:
-            networks.setdefault(name, network)
-    return results, networks
-
-
-def print_table(results: Sequence[Result]) -> None:
-    """Print one line per network and optimizer: the mean on the test set of the runs that learned, and their spread."""
-    groups = group_runs(results)
-    several = len(results) > len(groups)
-    header = f"{'network':<9}{'optimizer':<10}{'parameters':>11}{'accuracy':>10}{'loss':>9}{'training time':>15}"
-    print(f"\n{header}" + f"{'accuracy: sd':>14}{'min':>9}{'max':>9}{'runs':>6}{'failed':>8}" * several)
-    for (name, optimizer), runs in groups.items():
-        learned = [run for run in runs if not run.failed] or runs
-        accuracies = [run.test_accuracy for run in learned]
-        loss = mean(math.nan if run.test_loss is None else run.test_loss for run in learned)
-        seconds, failed = mean(run.training_seconds for run in learned), sum(bool(run.failed) for run in runs)
-        sd, parameters = stdev(accuracies) if len(accuracies) > 1 else 0.0, runs[0].parameters
-        row = f"{name:<9}{optimizer:<10}{parameters:>11,}{mean(accuracies):>10.2%}{loss:>9.4f}{seconds:>13.1f} s"
-        print(row + f"{sd:>14.2%}{min(accuracies):>9.2%}{max(accuracies):>9.2%}{len(runs):>6}{failed:>8}" * several)
-
-
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Return what training time depends on, besides the program."""
-    cpu_name = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name") or platform.processor()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name
-    precision = str(training_precision(device)).removeprefix("torch.")
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
-    hardware = {"device": device.type, "device_name": name, "threads": torch.get_num_threads(), "precision": precision}
-    return versions | hardware
-
-
 def run(settings: Settings) -> int:
-    """Load, train, compare, analyze, draw and save; return the exit code. Raises UserError."""
-    # Your own images get folders of their own: FashionMNIST's network is not overwritten.
-    own = Path(settings.images).resolve().name or "root" if settings.images else ""
-    models_dir, assets_dir = Path(settings.models_dir, own), Path(settings.assets_dir, own)
+    """Train, compare, analyze, draw and save; return the exit code. Raises UserError.
+
+    What is finished is written at once, so that nothing that comes later can lose it.
+    """
+    # Your own images get folders of their own: FashionMNIST's networks are not overwritten.
+    subfolder = Path(settings.images).resolve().name or "root" if settings.images else ""
+    models_dir = Path(settings.models_dir, subfolder)
+    assets_dir = Path(settings.assets_dir, subfolder)
     check_writable(models_dir, "--models-dir")
     check_writable(assets_dir, "--assets-dir")
-    if settings.images:
-        image_sets = load_image_folder(Path(settings.images), settings.image_size, settings.seed)
-    else:
-        image_sets = load_fashion_mnist(settings.data_dir)
-        image_sets = image_sets[0].subset(torch.tensor(own_share(len(image_sets[0])))), image_sets[1]
-    train_set, test_set = (image_set.to(settings.device) for image_set in image_sets)
-    class_names, image_shape = list(test_set.class_names), list(test_set.images.shape[1:])
-    rank, processes = process_rank()
-    dataset = {"name": own or "FashionMNIST", "train_images": processes * len(train_set), "test_images": len(test_set)}
+    dataset = printable(subfolder) or "FashionMNIST"
+    train_set, test_set = load_images(settings)
     environment = describe_environment(torch.device(settings.device))
-    print("{}: {:,} training, {:,} test images on {}".format(*dataset.values(), environment["device_name"]))
-    results, networks = compare(settings, train_set, test_set.subset(slice(1)) if rank else test_set)
-    if rank:  # the first process has the results of all
+    counts = f"{len(train_set):,} training, {len(test_set):,} test images"
+    print(f"{dataset}: {counts} on {environment['device_name']}")
+
+    trained = train_networks(settings, train_set, test_set, dataset, models_dir)
+    if process_rank()[0]:  # the first process speaks for all
         return 0
-    print_table(results)
-    config = NETWORKS[settings.networks[-1]]
-    if config.name not in networks:
-        raise UserError(f"no {config.name} learned anything, and nothing was saved")
-    network = networks[config.name]
+    print_table(trained)
+    chosen = choose_runs(trained)
+    if not chosen:
+        raise UserError("every run diverged, and nothing was saved; try a lower --learning-rate")
+
+    shown = list(chosen.values())[-1]
+    analysis = analyze(chosen, shown, test_set)
     report = {
-        "dataset": dataset | {"image_shape": image_shape, "class_names": class_names},
+        "dataset": {
+            "name": dataset,
+            "train_images": len(train_set),
+            "test_images": len(test_set),
+            "image_shape": list(test_set.images.shape[1:]),
+            "class_names": test_set.class_names,
+        },
         "environment": environment,
         "settings": asdict(settings),
-        "models": [asdict(result) for result in results],
+        "models": [run.summarize(test_set.images[:1]) for run in trained],
+        "evidence": asdict(analysis),
     }
-    model_path = models_dir / config.model_file
-    outputs = {model_path: serialize_network(network)}
+    write_files({assets_dir / "results.json": encode_json(report)})
     if not settings.no_plots:
-        subset = test_set.subset(slice(1000))  # the shifts take 25 passes
-        report["evidence"] = {
-            "images": len(subset),
-            "shift_accuracy": {name: measure_shifts(each, subset) for name, each in networks.items()},
-            "dead_channels": find_dead_channels(network, test_set.images),
-        }
-        for name, figure in draw_figures(results, network, test_set, report["evidence"], dataset["name"]).items():
-            figure.savefig(buffer := io.BytesIO(), dpi=120)
-            outputs[assets_dir / name] = buffer.getvalue()
-        page = Path(__file__).parent / "assets/explorer.html"
-        if "TinyVGG" in networks and page.exists():
-            outputs[assets_dir / page.name] = page.read_bytes()
-            outputs[assets_dir / "explorer_data.js"] = make_explorer_data(networks, test_set, settings.seed)
-    saved = next(result for result in results if result.name == config.name and not result.failed)
-    metadata = {"dataset": dataset["name"], "classes": class_names, "image_size": image_shape[1]}
-    metadata |= {"channels": image_shape[0], "hidden_units": saved.hidden_units, "test_accuracy": saved.test_accuracy}
-    for path, content in ((model_path.with_suffix(".json"), metadata), (assets_dir / "results.json", report)):
-        outputs[path] = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-    write_files(outputs)
-    print(f"\n{config.name} is in {models_dir}{os.sep}, everything else in {assets_dir}{os.sep}")
+        figures = draw_figures(trained, shown, test_set, analysis, dataset)
+        write_files({assets_dir / name: content for name, content in figures.items()})
+        write_explorer(chosen, test_set, settings.seed, assets_dir)
+    print(f"\n{' and '.join(chosen)}: in {models_dir}{os.sep}, all else in {assets_dir}{os.sep}")
+    if unsaved := sorted({run.name for run in trained} - chosen.keys()):
+        raise UserError(f"every run of {' and '.join(unsaved)} diverged, and none was saved")
     return 0
 
 
+def load_images(settings: Settings) -> tuple[ImageSet, ImageSet]:
+    """Return the training set and the test set on the device. Raises UserError."""
+    if settings.images:
+        folder = Path(settings.images)
+        train_set, test_set = load_image_folder(folder, settings.image_size, settings.seed)
+    else:
+        train_set, test_set = load_fashion_mnist(settings.data_dir)
+    return train_set.to(settings.device), test_set.to(settings.device)
+
+
+def train_networks(
+    settings: Settings, train_set: ImageSet, test_set: ImageSet, dataset: str, models_dir: Path
+) -> list[TrainedNetwork]:
+    """Train every network with every optimizer and seed, and save each as soon as it is trained."""
+    in_channels, _, image_size = train_set.images.shape[1:]
+    own_images = own_share(train_set)
+    seeds = range(settings.seed, settings.seed + settings.runs)
+    combinations = list(itertools.product(seeds, settings.optimizer, settings.networks))
+    trained: list[TrainedNetwork] = []
+    for seed, optimizer_name, network_name in progress_bar(combinations, "runs"):
+        torch.manual_seed(seed)
+        kind = NETWORKS[network_name]
+        optimizer = OPTIMIZERS[optimizer_name].name
+        hidden_units = settings.hidden_units or kind.default_hidden_units
+        default_rate = peak_learning_rate(kind, hidden_units, optimizer_name)
+        learning_rate = settings.learning_rate or default_rate
+        sizes = NetworkSizes(in_channels, image_size, hidden_units, len(train_set.class_names))
+        network = kind.build(sizes).to(settings.device)
+        parameters = f"{count_parameters(network):,} parameters"
+        tqdm.write(f"{kind.__name__}: {parameters}, {optimizer}, seed {seed}")
+        history = train(
+            network,
+            own_images,
+            test_set,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            optimizer_name=optimizer_name,
+            augmented=settings.augment,
+            after_evaluation=print_epoch,
+        )
+        logits = predict_logits(network, test_set.images).cpu()
+        labels = test_set.labels.cpu()
+        run = TrainedNetwork(
+            network, sizes, optimizer, learning_rate, seed, history, logits, labels
+        )
+        trained.append(run)
+        if process_rank()[0] == 0:
+            warn_of_failure(run)
+            if choose_runs(trained).get(run.name) is run:
+                save_network(run, dataset, test_set.class_names, models_dir)
+    return trained
+
+
+def print_epoch(state: TrainingState) -> None:
+    """Print the last record if it ends an epoch."""
+    record = state.history[-1]
+    if record.epoch.is_integer():
+        on_train = f"train loss {record.train_loss:.4f}, accuracy {record.train_accuracy:.2%}"
+        on_test = f"test loss {record.test_loss:.4f}, accuracy {record.test_accuracy:.2%}"
+        seconds = f"{record.training_seconds:.1f} s"
+        tqdm.write(f"  epoch {record.epoch:.0f}: {on_train}   {on_test}   {seconds}")
+
+
+def warn_of_failure(run: TrainedNetwork) -> None:
+    """Say what to do if a run diverged, or is no better than always predicting one class."""
+    name = f"{run.name}, seed {run.seed}"
+    if run.diverged:
+        hint = f"a learning rate below {run.learning_rate:g} may help"
+        print_error(f"{name} diverged and is not saved; {hint}")
+    elif run.metrics.at_chance:
+        hint = "more epochs or another learning rate may help"
+        print_error(f"{name} is at chance, as if it always predicted the largest class; {hint}")
+
+
+def describe_environment(device: torch.device) -> dict[str, object]:
+    """Return what training time depends on, besides the program."""
+    device_name = cpu_capabilities().get("cpu_name") or platform.processor()
+    if device.type == "cuda":
+        device_name = torch.cuda.get_device_name(device)
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "device": device.type,
+        "device_name": device_name,
+        "threads": torch.get_num_threads(),
+        "precision": str(training_precision(device)).removeprefix("torch."),
+    }
+
+
 def predict(settings: Settings) -> int:
-    """Print the saved network's prediction for each image; return the exit code, 1 if one could not be read."""
-    best_first = [Path(settings.models_dir, NETWORKS[key].model_file) for key in ("resnet", "tinyvgg")]
-    path = Path(settings.model) if settings.model else next(filter(Path.exists, best_first), best_first[-1])
+    """Print a saved network's prediction for each image; return 1 if one is unreadable, else 0.
+
+    Raises UserError.
+    """
+    path = Path(settings.model) if settings.model else find_best_model(Path(settings.models_dir))
     network = load_model(path, settings.device)
-    name, metadata = identify_network(network.state_dict())[0].name, read_metadata(path, network)
+    metadata = read_metadata(path, network)
+    if len(metadata.classes) < 2:
+        raise UserError(f"{path} has one output, not one for each of several classes")
     exit_code = 0
     for image_path in settings.predict:
         try:
             image, preparation = prepare_image(image_path, metadata)
         except UserError as error:
-            exit_code = print_error(str(error))
+            print_error(str(error))
+            exit_code = 1
             continue
-        best = predict_logits(network, image[None].to(settings.device)).softmax(dim=1)[0].topk(2)
-        first, second = ((metadata["classes"][k], p.item()) for p, k in zip(*best, strict=True))
+        logits = predict_logits(network, image.unsqueeze(0).to(settings.device))
+        probabilities, labels = logits.softmax(dim=1)[0].topk(2)
+        predicted = metadata.classes[int(labels[0])]
+        runner_up = metadata.classes[int(labels[1])]
+        probability, runner_up_probability = probabilities.tolist()
+        name = type(network).__name__
         if settings.json:
-            prediction = {"image": image_path, "class": first[0], "probability": first[1]}
-            runner_up = {"runner_up": second[0], "runner_up_probability": second[1]}
-            print(json.dumps(prediction | runner_up | {"prepared": preparation, "model": name}))
+            prediction = {
+                "image": image_path,
+                "class": predicted,
+                "probability": probability,
+                "runner_up": runner_up,
+                "runner_up_probability": runner_up_probability,
+                "prepared": preparation,
+                "model": name,
+            }
+            print(json.dumps(prediction))
         else:
-            print("{}: {} {:.2%}, then {} {:.2%} ({}, {})".format(image_path, *first, *second, name, preparation))
+            answer = f"{predicted} {probability:.2%}, then {runner_up} {runner_up_probability:.2%}"
+            print(f"{image_path}: {answer} ({name}, {preparation})")
     return exit_code
 
 
-def prepare_image(path: str, metadata: Mapping[str, Any]) -> tuple[Tensor, str]:
-    """Return an image as the network takes it, uint8 (C, H, W), and how it was prepared. Raises UserError."""
-    if (metadata["dataset"], metadata["channels"], metadata["image_size"]) == ("FashionMNIST", 1, 28):
-        image = read_image(path, "RGB")
-        if image.size == (28, 28) and max(image.getpixel((0, 0))) < 128:  # one of the dataset's own
-            return pil_to_tensor(image.convert("L")), "as it is"
-        return prepare_garment(image), "prepared like FashionMNIST's images"
-    size = metadata["image_size"]
-    return read_square(path, "L" if metadata["channels"] == 1 else "RGB", size), f"resized to {size} x {size}"
+def find_best_model(folder: Path) -> Path:
+    """Return the saved network that has the highest test accuracy in its JSON file."""
+    paths = [folder / kind.model_file for kind in NETWORKS.values()]
+    saved = [path for path in paths if path.exists()]
+    return max(saved, key=read_test_accuracy, default=folder / "CNN_model.pth")
 
 
-def print_error(message: str, exit_code: int = 1) -> int:
-    """Print message as one line to stderr; return exit_code."""
+def read_test_accuracy(path: Path) -> float:
+    """Return what the JSON file beside a saved network says, or 0 if it does not."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return float(metadata["test_accuracy"])
+    return 0.0
+
+
+def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
+    """Return an image as the network takes it, uint8 (C, H, W), and how it was prepared.
+
+    Raises UserError.
+    """
+    size = metadata.image_size
+    if (metadata.dataset, metadata.channels, size) != ("FashionMNIST", 1, 28):
+        mode = "L" if metadata.channels == 1 else "RGB"
+        return read_square(path, mode, size), f"resized to {size} x {size}"
+    image = read_image(path, "RGB")
+    pixels = pil_to_tensor(image)
+    if image.size == (28, 28) and pixels[:, 0, 0].max() < 128:  # one of the dataset's own
+        return pil_to_tensor(image.convert("L")), "as it is"
+    return prepare_garment(image), "prepared like FashionMNIST's images"
+
+
+def print_error(message: str) -> None:
+    """Print message as one line to stderr."""
     tqdm.write(f"fashion_mnist_cnn.py: {' '.join(message.split())}", file=sys.stderr)
-    return exit_code
+
+
+def join_processes(device: str) -> None:
+    """Join the processes that torchrun started; the first one speaks for all."""
+    if device == "cuda":  # has not run: no machine with several GPUs was at hand
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group()
+    if distributed.get_rank() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit code: 0, 1 for an error, 130 for Ctrl-C. A bad command line exits with 2."""
+    """Run the program; return its exit code: 0, 1 for an error, 130 for Ctrl-C.
+
+    An invalid command line exits with 2.
+    """
     settings = parse_args(argv)
+    out_of_memory = "out of memory; a smaller --batch-size or --hidden-units needs less"
     try:
         if distributed.is_torchelastic_launched():  # by torchrun: one of several processes
-            distributed.init_process_group()
-            if distributed.get_rank() > 0:
-                sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            join_processes(settings.device)
         return predict(settings) if settings.predict else run(settings)
     except KeyboardInterrupt:
-        return print_error("interrupted", 130)
+        print_error("interrupted")
+        return 130
     except BrokenPipeError:  # whoever read the output has seen enough, as in `... | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest as it exits
-        return 1
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # for what is written at exit
     except (MemoryError, torch.OutOfMemoryError):
-        return print_error("out of memory; a smaller --batch-size or --hidden-units needs less")
+        print_error(out_of_memory)
     except (UserError, OSError) as error:
-        return print_error(str(error))
+        print_error(str(error))
+    except RuntimeError as error:
+        if not str(error).startswith("[enforce fail at alloc_cpu"):  # torch has no type for it
+            raise
+        print_error(out_of_memory)
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+    return 1
 
 
 if __name__ == "__main__":
-    if sys.stdout:  # None where it is closed
+    if isinstance(sys.stdout, io.TextIOWrapper):  # None where it is closed
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     sys.exit(main())
