@@ -816,22 +816,22 @@ def serialize_network(network: nn.Module) -> bytes:
 class ModelMetadata:
     """The JSON file beside a saved network."""
 
-    dataset: str
     classes: Sequence[str]
     image_size: int
     channels: int
     hidden_units: int
+    dataset: str = ""
     test_accuracy: float | None = None
 
 
 def save_network(run: TrainedNetwork, dataset: str, classes: Sequence[str], folder: Path) -> None:
     """Write the weights to folder and, beside them, what they are. Raises UserError."""
     metadata = ModelMetadata(
-        dataset=dataset,
         classes=classes,
         image_size=run.sizes.image_size,
         channels=run.sizes.in_channels,
         hidden_units=run.sizes.hidden_units,
+        dataset=dataset,
         test_accuracy=run.metrics.accuracy,
     )
     path = folder / run.network.model_file
@@ -916,7 +916,7 @@ def read_metadata(path: Path, network: Network) -> ModelMetadata:
     if not json_path.exists():
         sizes = network.read_sizes(state)
         classes = [f"class {label}" for label in range(sizes.num_classes)]
-        return ModelMetadata("", classes, sizes.image_size, sizes.in_channels, sizes.hidden_units)
+        return ModelMetadata(classes, sizes.image_size, sizes.in_channels, sizes.hidden_units)
     try:
         found = ModelMetadata(**json.loads(json_path.read_text(encoding="utf-8")))
         num_classes = len(found.classes)
@@ -947,6 +947,7 @@ def draw_figures(
 
     examples, mistakes = choose_examples(shown, trained[0].seed)
     count = f"{len(test_set):,} test images"
+    shifted = f"{analysis.images:,} test images, shifted in four directions"
     # Names of classes and folders are text, even where they have two dollar signs.
     with matplotlib.rc_context({"text.parse_math": False}):
         figures = {
@@ -959,7 +960,7 @@ def draw_figures(
             "mistakes.png": plot_predictions(
                 shown, test_set, mistakes, f"The most confident mistakes of {shown.name}"
             ),
-            "shift_robustness.png": plot_shifts(analysis.shift_accuracy),
+            "shift_robustness.png": plot_shifts(analysis.shift_accuracy, shifted),
         }
         if analysis.dead_channels:
             images = test_set.subset(slice(3))
@@ -1109,9 +1110,9 @@ def plot_predictions(
     return figure
 
 
-def plot_shifts(shift_accuracy: Mapping[str, Sequence[float]]) -> "Figure":
+def plot_shifts(shift_accuracy: Mapping[str, Sequence[float]], title: str) -> "Figure":
     """Draw one line per network: its accuracy on images shifted by 0, 1, 2, ... pixels."""
-    figure, (axes,) = new_figure("Test images shifted in four directions", (8, 4))
+    figure, (axes,) = new_figure(title, (8, 4))
     for color, (name, accuracies) in zip(COLORS, shift_accuracy.items(), strict=False):
         axes.plot(accuracies, color=color, marker="o", label=name)
     axes.set(xlabel="shift (pixels)", ylabel="test accuracy", ylim=(0, 1))
@@ -1133,7 +1134,7 @@ def plot_feature_maps(
     layers = compute_feature_maps(network, image_set.images)
     columns = (1 + len(layers)) * len(image_set)
     title = "Activations after each convolution; dark: zero, bright: the largest shown of the layer"
-    figure, grid = new_figure(title, (max(8, 0.64 * columns), 7.4), columns=columns)
+    figure, grid = new_figure(title, (max(8, 0.7 * columns), 7.4), columns=columns)
     remaining = iter(grid)
     for index, image in enumerate(image_set.images):
         name = image_set.class_names[int(image_set.labels[index])]
@@ -1190,7 +1191,7 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
 
     folder has train/<class>/ and test/<class>/, or <class>/ alone: then one image in five of each
     class, chosen by seed, is for testing. The images get one channel if all are grey, else three,
-    and a side of image_size pixels; None is 28 if the first one is 28 x 28, else 64. Raises
+    and a side of image_size pixels; None is 28 if all are 28 x 28, else 64. Raises
     UserError, naming the file or folder, for what is missing or unreadable.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -1202,11 +1203,12 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
     else:
         train_files, test_files = hold_out(find_images(folder), generator)
     paths = [*itertools.chain(*train_files.values(), *test_files.values())]
+    read_all = partial(thread_map, max_workers=os.cpu_count(), leave=False, disable=None)
     if not image_size:
-        image_size = 28 if read_image(paths[0], "RGB").size == (28, 28) else 64
+        sizes = {header.size for header in read_all(read_image, paths)}
+        image_size = 28 if sizes == {(28, 28)} else 64
     read = partial(read_square, mode="RGB", image_size=image_size)
-    bar = partial(tqdm, unit=" images", leave=False, disable=None)
-    images = torch.stack(thread_map(read, paths, max_workers=os.cpu_count(), tqdm_class=bar))
+    images = torch.stack(read_all(read, paths))
     if (images == images[:, :1]).all():  # grey
         images = images[:, :1]
     class_names = tuple(printable(name) for name in train_files)
@@ -1231,8 +1233,8 @@ def find_images(folder: Path) -> dict[str, list[Path]]:
     taken = set()
     try:
         for class_folder in sorted(root.iterdir()):
-            is_circle = root.is_relative_to(class_folder.resolve())
-            if class_folder.name[0] == "." or not class_folder.is_dir() or is_circle:
+            is_folder = class_folder.is_dir() and class_folder.name[0] != "."
+            if not is_folder or root.is_relative_to(class_folder.resolve()):  # a link in a circle
                 skipped.append(str(class_folder))
                 continue
             images[class_folder.name] = []
@@ -1289,13 +1291,15 @@ UNREADABLE = (
 )
 
 
-def read_image(path: str | Path, mode: str) -> Image.Image:
+def read_image(path: str | Path, mode: str = "") -> Image.Image:
     """Return an image in mode L or RGB, rotated by EXIF, visible where transparent.
 
-    Raises UserError.
+    Without a mode it has no pixels, but its size. Raises UserError.
     """
     try:
         with Image.open(path) as file:
+            if not mode:
+                return file
             image = ImageOps.exif_transpose(file)  # cameras store the orientation beside the pixels
             if image.mode.startswith("I"):  # 16 bits
                 image = image.convert("I").point(lambda value: value / 257).convert("L")
@@ -1426,7 +1430,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
     for setting in fields(Settings):
         description = setting.metadata["help"]
         if setting.default:
-            description += " (default: %(default)s)"
+            default = setting.default
+            shown = " ".join(default) if isinstance(default, tuple) else default
+            description += f" (default: {shown})"
         argument = setting.metadata["argument"]
         parser.add_argument(
             flags[setting.name], default=setting.default, help=description, **argument

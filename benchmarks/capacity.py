@@ -15,11 +15,17 @@ import fashion_mnist_cnn as program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden-units", type=int, nargs="+", default=[10, 20, 32, 64], help="widths (10 20 32 64)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--hidden-units", type=int, nargs="+", default=[10, 20, 32, 64], help="widths (10 20 32 64)"
+    )
     parser.add_argument("--epochs", type=int, default=10, help="epochs of each (10)")
     parser.add_argument("--seed", type=int, default=0, help="of each (0)")
-    parser.add_argument("--held-out", type=int, default=0, help="training images to keep for choosing by (0)")
+    parser.add_argument(
+        "--held-out", type=int, default=0, help="training images to keep for choosing by (0)"
+    )
     parser.add_argument("--augment", choices=["no", "yes", "both"], default="both", help="(both)")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -29,12 +35,15 @@ def main() -> None:
     # Of a shuffled training set, so that the held-out images do not depend on the order of the archive.
     order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
     kept, held_out = (
-        train_set.subset(part.to(device)) for part in (order[arguments.held_out :], order[: arguments.held_out])
+        train_set.subset(part.to(device))
+        for part in (order[arguments.held_out :], order[: arguments.held_out])
     )
     print(
         f"{arguments.epochs} epochs, seed {arguments.seed}, {len(kept):,} training images; seconds: the fastest epoch\n"
     )
-    print("| hidden units | parameters | augmented | training accuracy | held-out | test | seconds per epoch |")
+    print(
+        "| hidden units | parameters | augmented | training accuracy | held-out | test | seconds per epoch |"
+    )
     print("|---|---|---|---|---|---|---|", flush=True)
     for hidden_units in arguments.hidden_units:
         for augmented in {"no": [False], "yes": [True], "both": [False, True]}[arguments.augment]:
@@ -46,12 +55,14 @@ def main() -> None:
                 test_set,
                 epochs=arguments.epochs,
                 batch_size=program.Settings().batch_size,
-                learning_rate=program.OPTIMIZERS["adam"].learning_rate_for(program.NETWORKS["tinyvgg"], hidden_units),
+                learning_rate=program.peak_learning_rate(program.TinyVGG, hidden_units, "adam"),
                 seed=arguments.seed,
                 augmented=augmented,
             )
             parameters = sum(parameter.numel() for parameter in network.parameters())
-            chosen_by = f"{program.evaluate(network, held_out).accuracy:.2%}" if arguments.held_out else ""
+            chosen_by = (
+                f"{program.evaluate(network, held_out).accuracy:.2%}" if arguments.held_out else ""
+            )
             print(
                 f"| {hidden_units} | {parameters:,} | {'yes' if augmented else 'no'} "
                 f"| {history[-1].train_accuracy:.2%} | {chosen_by} | {history[-1].test_accuracy:.2%} "
@@ -62,7 +73,9 @@ def main() -> None:
 
 def fastest_epoch(history: list[program.Record]) -> float:
     """Return the training seconds of the fastest epoch."""
-    ends = [0.0] + [record.training_seconds for record in history if record.epoch == int(record.epoch)]
+    ends = [0.0] + [
+        record.training_seconds for record in history if record.epoch == int(record.epoch)
+    ]
     return min(end - start for start, end in pairwise(ends))
 
 

@@ -31,9 +31,15 @@ requestAnimationFrame(function update() {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=DATA.parent / "assets", help="of explorer.html (assets)")
-    parser.add_argument("--screenshot", type=Path, help="write a PNG file, of a garment shifted by four pixels")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=DATA.parent / "assets", help="of explorer.html (assets)"
+    )
+    parser.add_argument(
+        "--screenshot", type=Path, help="write a PNG file, of a garment shifted by four pixels"
+    )
     arguments = parser.parse_args()
     data_path = arguments.folder / "explorer_data.js"
     print(f"{data_path.name}: {data_path.stat().st_size:,} bytes")
@@ -55,7 +61,9 @@ def main() -> None:
         driver.get((arguments.folder / "explorer.html").resolve().as_uri())
         print_differences(driver, data_path)
         times = driver.execute_async_script(UPDATES)
-        print(f"an arrow key: {median(times):.1f} ms, the slowest of {len(times)} {max(times):.1f} ms")
+        print(
+            f"an arrow key: {median(times):.1f} ms, the slowest of {len(times)} {max(times):.1f} ms"
+        )
         if arguments.screenshot:
             for _ in range(4):
                 driver.execute_script("press('arrowright')")
@@ -67,21 +75,31 @@ def main() -> None:
 
 def print_differences(driver: webdriver.Chrome, data_path: Path) -> None:
     """Print the largest difference between the page's logits and PyTorch's over the gallery."""
-    data = json.loads(data_path.read_text().removeprefix("window.explorerData = ").removesuffix(";\n"))
+    data = json.loads(
+        data_path.read_text().removeprefix("window.explorerData = ").removesuffix(";\n")
+    )
     pixels = torch.frombuffer(bytearray(base64.b64decode(data["images"])), dtype=torch.uint8)
     images = program.to_float(pixels.reshape(len(data["labels"]), *data["shape"]))
     for name, tensors in data["networks"].items():
         state = {}
         for key, (shape, text) in tensors.items():
-            state[key] = torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.float32).reshape(shape)
-        config, sizes = program.identify_network(state)
-        network = config.build(*sizes)
+            state[key] = torch.frombuffer(
+                bytearray(base64.b64decode(text)), dtype=torch.float32
+            ).reshape(shape)
+        kind, sizes = program.recognize_network(state)
+        network = kind.build(sizes)
         network.load_state_dict(state)
         with torch.inference_mode():
             expected = network.eval()(images)
-        script = "return labels.map((_, k) => window.explorer.logits(arguments[0], galleryImage(k)))"
-        difference = (torch.tensor(driver.execute_script(script, name)) - expected).abs().max().item()
-        print(f"{name}: logits of {len(images)} images differ from PyTorch's by at most {difference:.1e}")
+        script = (
+            "return labels.map((_, k) => window.explorer.logits(arguments[0], galleryImage(k)))"
+        )
+        difference = (
+            (torch.tensor(driver.execute_script(script, name)) - expected).abs().max().item()
+        )
+        print(
+            f"{name}: logits of {len(images)} images differ from PyTorch's by at most {difference:.1e}"
+        )
 
 
 if __name__ == "__main__":

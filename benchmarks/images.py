@@ -26,9 +26,15 @@ import fashion_mnist_cnn as program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="runs of three epochs on each path (5)")
-    parser.add_argument("--photograph", type=Path, help="write the second test image as a photograph, and end")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="runs of three epochs on each path (5)"
+    )
+    parser.add_argument(
+        "--photograph", type=Path, help="write the second test image as a photograph, and end"
+    )
     arguments = parser.parse_args()
     if arguments.photograph:
         image = program.load_fashion_mnist(DATA)[1].images[1]
@@ -50,12 +56,21 @@ def print_photographs(test_set: program.ImageSet) -> None:
         photographs = (make_photograph(image, rng, background) for image in test_set.images)
         prepared = torch.stack([program.prepare_garment(photograph) for photograph in photographs])
         variants[f"300 x 400 photographs, {background} background"] = prepared
-    networks = [program.load_model(DATA.parent / "models" / name) for name in ("CNN_model.pth", "ResNet_model.pth")]
-    print(f"| {len(test_set):,} test images |" + "".join(f" {type(network).__name__} |" for network in networks))
+    networks = [
+        program.load_model(DATA.parent / "models" / name)
+        for name in ("CNN_model.pth", "ResNet_model.pth")
+    ]
+    print(
+        f"| {len(test_set):,} test images |"
+        + "".join(f" {type(network).__name__} |" for network in networks)
+    )
     print("|---|" + "---|" * len(networks))
     for name, images in variants.items():
         sets = program.ImageSet(images, test_set.labels, test_set.class_names)
-        print(f"| {name} |" + "".join(f" {program.evaluate(network, sets).accuracy:.2%} |" for network in networks))
+        print(
+            f"| {name} |"
+            + "".join(f" {program.evaluate(network, sets).accuracy:.2%} |" for network in networks)
+        )
 
 
 def rotate_and_scale(images: torch.Tensor) -> torch.Tensor:
@@ -69,33 +84,47 @@ def rotate_and_scale(images: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(images.float(), grid, align_corners=False).round().byte()
 
 
-def make_photograph(image: torch.Tensor, rng: random.Random, background: str = "white") -> Image.Image:
+def make_photograph(
+    image: torch.Tensor, rng: random.Random, background: str = "white"
+) -> Image.Image:
     """Return the image as a photograph of 300 x 400 pixels: the garment dark, large, somewhere on a background.
 
     uneven: the light falls off by a tenth from one side to the other.
     """
     side = rng.randint(200, 280)
-    garment = Image.fromarray(255 - image[0].numpy()).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    garment = (
+        Image.fromarray(255 - image[0].numpy())
+        .convert("RGB")
+        .resize((side, side), Image.Resampling.BICUBIC)
+    )
     page = Image.new("RGB", (300, 400), "white")
     page.paste(garment, (rng.randint(0, 300 - side), rng.randint(0, 400 - side)))
     light = {"white": (255, 255), "grey": (160, 160), "uneven": (255, 230)}[background]
     shade = Image.new("L", (2, 1))
     shade.putdata(rng.sample(light, 2))
-    return ImageChops.multiply(page, shade.resize(page.size, Image.Resampling.BILINEAR).convert("RGB"))
+    return ImageChops.multiply(
+        page, shade.resize(page.size, Image.Resampling.BILINEAR).convert("RGB")
+    )
 
 
 def print_digits(folder: Path) -> None:
     digits, labels = mnist_data()
     write_images(folder, torch.from_numpy(digits.reshape(-1, 28, 28)).byte(), labels.tolist())
     train_set, test_set = program.load_image_folder(folder, None, seed=42)
-    accuracies = [train_ours(program.TinyVGG, 42, epochs, train_set, test_set)[-1].test_accuracy for epochs in (3, 10)]
+    accuracies = [
+        train_ours(program.TinyVGG, 42, epochs, train_set, test_set)[-1].test_accuracy
+        for epochs in (3, 10)
+    ]
     print(
-        f"{len(train_set):,} digits, tested on {len(test_set):,} others: {accuracies[0]:.2%} after 3 epochs, ", end=""
+        f"{len(train_set):,} digits, tested on {len(test_set):,} others: {accuracies[0]:.2%} after 3 epochs, ",
+        end="",
     )
     print(f"{accuracies[1]:.2%} after 10")
 
 
-def print_fashion_mnist(folder: Path, built_in: tuple[program.ImageSet, program.ImageSet], seeds: int) -> None:
+def print_fashion_mnist(
+    folder: Path, built_in: tuple[program.ImageSet, program.ImageSet], seeds: int
+) -> None:
     for part, image_set in zip(("train", "test"), built_in, strict=True):
         write_images(folder / part, image_set.images[:, 0], image_set.labels.tolist())
     start = time.perf_counter()
@@ -103,11 +132,17 @@ def print_fashion_mnist(folder: Path, built_in: tuple[program.ImageSet, program.
     print(f"70,000 PNG files read in {time.perf_counter() - start:.1f} s")
     for read, known in zip(from_files, built_in, strict=True):
         same = sorted(map(bytes, read.images.numpy())) == sorted(map(bytes, known.images.numpy()))
-        print(f"{len(read):,} images and labels {'are' if same else 'ARE NOT'} those of the built-in path")
+        print(
+            f"{len(read):,} images and labels {'are' if same else 'ARE NOT'} those of the built-in path"
+        )
     for name, sets in (("built-in", built_in), ("files", from_files)):
-        runs = [train_ours(program.TinyVGG, seed, 3, *sets)[-1].test_accuracy for seed in range(seeds)]
+        runs = [
+            train_ours(program.TinyVGG, seed, 3, *sets)[-1].test_accuracy for seed in range(seeds)
+        ]
         spread = f", sd {stdev(runs):.2%}" if seeds > 1 else ""
-        print(f"TinyVGG, 3 epochs, {seeds} seeds, {name}: mean {mean(runs):.2%}{spread}", flush=True)
+        print(
+            f"TinyVGG, 3 epochs, {seeds} seeds, {name}: mean {mean(runs):.2%}{spread}", flush=True
+        )
 
 
 def write_images(folder: Path, images: torch.Tensor, labels: list[int]) -> None:

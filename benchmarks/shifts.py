@@ -16,16 +16,22 @@ import fashion_mnist_cnn as program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=10, help="epochs of each (10)")
     parser.add_argument("--seed", type=int, default=0, help="of each (0)")
-    parser.add_argument("--figure", type=Path, help="draw the saved ResNet into the figure of the last run, here")
+    parser.add_argument(
+        "--figure", type=Path, help="draw the saved ResNet into the figure of the last run, here"
+    )
     arguments = parser.parse_args()
     if arguments.figure:
         return draw_resnet(arguments.figure)
     print_environment(torch.device("cpu"))
     train_set, test_set = program.load_fashion_mnist(DATA)
-    print(f"{arguments.epochs} epochs, seed {arguments.seed}; accuracy on 10,000 test images, by the shift in pixels\n")
+    print(
+        f"{arguments.epochs} epochs, seed {arguments.seed}; accuracy on 10,000 test images, by the shift in pixels\n"
+    )
     print("| network | augmented |" + "".join(f" {pixels} |" for pixels in range(7)))
     print("|---|---|" + "---|" * 7, flush=True)
     for kind in (program.MLP, program.TinyVGG):
@@ -42,7 +48,9 @@ def main() -> None:
                 seed=arguments.seed,
                 augmented=augmented,
             )
-            cells = "".join(f" {accuracy:.1%} |" for accuracy in program.measure_shifts(network, test_set))
+            cells = "".join(
+                f" {accuracy:.1%} |" for accuracy in program.measure_shifts(network, test_set)
+            )
             print(f"| {kind.__name__} | {'yes' if augmented else 'no'} |{cells}", flush=True)
 
 

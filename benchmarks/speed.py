@@ -31,13 +31,19 @@ FORWARD = {
 
 
 def print_environment(device: torch.device) -> None:
-    print(", ".join(f"{key} {value}" for key, value in program.describe_environment(device).items()))
+    print(
+        ", ".join(f"{key} {value}" for key, value in program.describe_environment(device).items())
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=1, help="rounds, each with another seed (1)")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs of the textbook and of our longer run (3)")
+    parser.add_argument(
+        "--epochs", type=int, default=3, help="epochs of the textbook and of our longer run (3)"
+    )
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -48,7 +54,11 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for kind in (program.MLP, program.TinyVGG):
             textbook = build_textbook_model(kind, seed)
-            taken = {f"textbook, {arguments.epochs} epochs": train_textbook(textbook, arguments.epochs, device.type)}
+            taken = {
+                f"textbook, {arguments.epochs} epochs": train_textbook(
+                    textbook, arguments.epochs, device.type
+                )
+            }
             for epochs in sorted({1, arguments.epochs}):
                 history = train_ours(kind, seed, epochs, train_set, test_set)
                 taken[f"ours, {epochs} epochs"] = history[-1].training_seconds
@@ -61,7 +71,11 @@ def main() -> None:
 
 
 def train_ours(
-    kind: type[nn.Module], seed: int, epochs: int, train_set: program.ImageSet, test_set: program.ImageSet
+    kind: type[nn.Module],
+    seed: int,
+    epochs: int,
+    train_set: program.ImageSet,
+    test_set: program.ImageSet,
 ) -> list[program.Record]:
     """Train a network by our default recipe; return its learning curves."""
     settings = program.Settings()
@@ -82,7 +96,9 @@ def print_times(seconds: dict[tuple[str, str], list[float]], textbook_epochs: in
     for (network, loop), taken in seconds.items():
         epochs = int(loop.split()[-2])
         ratio = mean(seconds[network, f"textbook, {textbook_epochs} epochs"]) / mean(taken)
-        print(f"{network:<9}{loop:<22}{mean(taken):>8.2f} s{epochs * IMAGES / mean(taken):>10,.0f}{ratio:>17.1f}")
+        print(
+            f"{network:<9}{loop:<22}{mean(taken):>8.2f} s{epochs * IMAGES / mean(taken):>10,.0f}{ratio:>17.1f}"
+        )
 
 
 def print_utilization(images_per_second: float, device: torch.device) -> None:
@@ -111,21 +127,39 @@ def print_utilization(images_per_second: float, device: torch.device) -> None:
 def print_whole_programs() -> None:
     """Run both programs from start to exit, imports and figures included."""
     with tempfile.TemporaryDirectory() as folder:
-        ours = ["fashion_mnist_cnn.py", "--device", "cpu", "--models-dir", folder, "--assets-dir", folder]
+        ours = [
+            "fashion_mnist_cnn.py",
+            "--device",
+            "cpu",
+            "--models-dir",
+            folder,
+            "--assets-dir",
+            folder,
+        ]
         commands = {"textbook": ["benchmarks/textbook.py", folder], "ours": ours}
-        measured = {name: run_program([sys.executable, *command]) for name, command in commands.items()}
+        measured = {
+            name: run_program([sys.executable, *command]) for name, command in commands.items()
+        }
         starts = {
-            "import torch and torchvision.datasets": ["-c", "import torch; from torchvision import datasets"],
+            "import torch and torchvision.datasets": [
+                "-c",
+                "import torch; from torchvision import datasets",
+            ],
             "import fashion_mnist_cnn": ["-c", "import fashion_mnist_cnn"],
             "--help": ["fashion_mnist_cnn.py", "--help"],
             "--epochs 0 (refused)": ["fashion_mnist_cnn.py", "--epochs", "0"],
         }
         # Turn by turn, and the shortest of seven: a start is short, and what disturbs it only ever adds.
-        rounds = [{name: run_program([sys.executable, *c])[0] for name, c in starts.items()} for _ in range(7)]
+        rounds = [
+            {name: run_program([sys.executable, *c])[0] for name, c in starts.items()}
+            for _ in range(7)
+        ]
     print(f"\n{'whole program, start to exit':<40}{'time':>9}{'peak memory':>14}")
     for name, (taken, peak) in measured.items():
         print(f"{name:<40}{taken:>7.1f} s{peak:>11.0f} MB")
-    print(f"ours takes 1/{measured['textbook'][0] / measured['ours'][0]:.1f} of the textbook's time")
+    print(
+        f"ours takes 1/{measured['textbook'][0] / measured['ours'][0]:.1f} of the textbook's time"
+    )
     print(f"\n{'start-up':<40}{'time':>9}{'ratio':>14}")
     base = min(times["import torch and torchvision.datasets"] for times in rounds)
     for name in starts:
@@ -136,7 +170,9 @@ def print_whole_programs() -> None:
 def run_program(command: list[str]) -> tuple[float, float]:
     """Return the seconds a command took and the most memory it held, in MB (10^6 bytes, Linux)."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _, _, usage = os.wait4(process.pid, 0)
     return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
 

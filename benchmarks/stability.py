@@ -21,7 +21,9 @@ import fashion_mnist_cnn as program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=20, help="how many (20)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (0)")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of either recipe (3)")
@@ -32,8 +34,13 @@ def main() -> None:
     print_environment(device)
     sets = tuple(image_set.to(device) for image_set in program.load_fashion_mnist(DATA))
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    print(f"test accuracy after {arguments.epochs} epochs, seeds {seeds[0]} to {seeds[-1]}; failed: 11 % or less\n")
-    print("| network | recipe | mean | sd | min | max | failed |\n|---|---|---|---|---|---|---|", flush=True)
+    print(
+        f"test accuracy after {arguments.epochs} epochs, seeds {seeds[0]} to {seeds[-1]}; failed: 11 % or less\n"
+    )
+    print(
+        "| network | recipe | mean | sd | min | max | failed |\n|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     for kind in (program.MLP, program.TinyVGG):
         for recipe, accuracy_of in (("textbook", textbook_accuracy), ("ours", our_accuracy)):
             if recipe == "textbook" and arguments.skip_textbook:
@@ -44,7 +51,9 @@ def main() -> None:
             spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
             figures = [mean(accuracies), spread, min(accuracies), max(accuracies)]
             cells = " | ".join(f"{figure:.2%}" for figure in figures)
-            print(f"| {kind.__name__} | {recipe} | {cells} | {failed} of {len(seeds)} |", flush=True)
+            print(
+                f"| {kind.__name__} | {recipe} | {cells} | {failed} of {len(seeds)} |", flush=True
+            )
 
 
 def our_accuracy(kind: type[nn.Module], seed: int, epochs: int, *sets: program.ImageSet) -> float:
@@ -53,10 +62,16 @@ def our_accuracy(kind: type[nn.Module], seed: int, epochs: int, *sets: program.I
 
 
 def textbook_accuracy(
-    kind: type[nn.Module], seed: int, epochs: int, train_set: program.ImageSet, test_set: program.ImageSet
+    kind: type[nn.Module],
+    seed: int,
+    epochs: int,
+    train_set: program.ImageSet,
+    test_set: program.ImageSet,
 ) -> float:
     """Return the test accuracy the textbook's recipe ends at."""
-    network = build_textbook_model(kind, seed).to(train_set.images.device, memory_format=torch.channels_last)
+    network = build_textbook_model(kind, seed).to(
+        train_set.images.device, memory_format=torch.channels_last
+    )
     optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
     for _ in range(epochs):
         for batch in torch.randperm(len(train_set)).to(train_set.labels.device).split(BATCH_SIZE):

@@ -36,7 +36,7 @@ def build_textbook_model(kind: type[nn.Module], seed: int, hidden_units: int = 1
 
 def train_textbook(model: nn.Module, epochs: int = EPOCHS, device: str = "cpu") -> float:
     """Train model as tutorials do; return the seconds spent in the training loop."""
-    train_data = datasets.FashionMNIST(DATA, train=True, transform=ToTensor())
+    train_data = datasets.FashionMNIST(DATA, train=True, transform=ToTensor(), download=True)
     loader = DataLoader(train_data, batch_size=BATCH_SIZE, shuffle=True)
     loss_function = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
@@ -59,7 +59,7 @@ def main() -> None:
     from torchmetrics import ConfusionMatrix
 
     folder = Path(sys.argv[1])
-    test_data = datasets.FashionMNIST(DATA, train=False, transform=ToTensor())
+    test_data = datasets.FashionMNIST(DATA, train=False, transform=ToTensor(), download=True)
     loader = DataLoader(test_data, batch_size=BATCH_SIZE)
     accuracies = []
     for kind in (MLP, TinyVGG):
@@ -69,7 +69,9 @@ def main() -> None:
             predictions = torch.cat([model(images).argmax(dim=1) for images, _ in loader])
         accuracies.append((predictions == test_data.targets).float().mean().item())
     torch.save(model.state_dict(), folder / "model.pth")
-    confusion_matrix = ConfusionMatrix(task="multiclass", num_classes=10)(predictions, test_data.targets)
+    confusion_matrix = ConfusionMatrix(task="multiclass", num_classes=10)(
+        predictions, test_data.targets
+    )
     plot_confusion_matrix(confusion_matrix.numpy(), class_names=test_data.classes, figsize=(10, 7))
     plt.savefig(folder / "confusion_matrix.png")
     plt.figure()

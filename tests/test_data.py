@@ -4,8 +4,11 @@ import gzip
 import http.server
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
 
 import fashion_mnist_cnn as program
-from conftest import RAW, REPOSITORY
+from conftest import RAW, REPOSITORY, WITHOUT_PRIVILEGES
 
 IMAGES = "train-images-idx3-ubyte"
 
@@ -25,11 +28,13 @@ def test_both_sets_have_the_documented_shapes(fashion_mnist):
         assert image_set.images.dtype == torch.uint8
         assert image_set.labels.dtype == torch.int64
         assert torch.bincount(image_set.labels).tolist() == [count // 10] * 10
-        assert image_set.class_names[0] == "T-shirt/top" and image_set.class_names[9] == "Ankle boot"
+        assert (
+            image_set.class_names[0] == "T-shirt/top" and image_set.class_names[9] == "Ankle boot"
+        )
 
 
 def test_to_float_equals_to_tensor(fashion_mnist):
-    stock = FashionMNIST(REPOSITORY / "data_1", train=False, transform=ToTensor())
+    stock = FashionMNIST(REPOSITORY / "data_1", train=False, transform=ToTensor(), download=True)
     ours = program.to_float(fashion_mnist[1].images[:50])
     assert all(torch.equal(ours[i], stock[i][0]) for i in range(50))
     assert ours.min() == 0 and ours.max() == 1
@@ -38,14 +43,31 @@ def test_to_float_equals_to_tensor(fashion_mnist):
 def test_a_subset_keeps_images_and_labels_together(fashion_mnist):
     subset = fashion_mnist[1].subset(torch.tensor([7, 3]))
     assert len(subset) == 2 and subset.class_names == fashion_mnist[1].class_names
-    assert torch.equal(subset.images[1], fashion_mnist[1].images[3]) and subset.labels[1] == fashion_mnist[1].labels[3]
+    assert (
+        torch.equal(subset.images[1], fashion_mnist[1].images[3])
+        and subset.labels[1] == fashion_mnist[1].labels[3]
+    )
 
 
-def test_extracted_files_suffice(data_dir: Path):
-    program.load_fashion_mnist(data_dir)
-    for archive in (data_dir / "FashionMNIST/raw").glob("*.gz"):
-        archive.unlink()
-    assert len(program.load_fashion_mnist(data_dir)[0]) == 60_000
+def test_images_and_labels_are_those_that_torchvision_reads(fashion_mnist):
+    for image_set, train in zip(fashion_mnist, (True, False), strict=True):
+        stock = FashionMNIST(REPOSITORY / "data_1", train=train, download=True)
+        assert torch.equal(image_set.images[:, 0], stock.data)
+        assert torch.equal(image_set.labels, stock.targets)
+        assert list(image_set.class_names) == stock.classes
+
+
+def test_a_data_folder_that_cannot_be_written_to_is_read_and_left_as_it_is(data_dir: Path):
+    raw = data_dir / "FashionMNIST/raw"
+    before = {path: path.stat().st_mtime_ns for path in raw.iterdir()}
+    code = "import sys, fashion_mnist_cnn as f; print(len(f.load_fashion_mnist(sys.argv[1])[0]))"
+    command = [*WITHOUT_PRIVILEGES, sys.executable, "-c", code, str(data_dir)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    raw.chmod(0o555)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    raw.chmod(0o755)
+    assert (result.stdout, result.stderr) == ("60000\n", "")
+    assert {path: path.stat().st_mtime_ns for path in raw.iterdir()} == before
 
 
 def test_a_file_in_place_of_the_data_folder_is_reported(tmp_path: Path):
@@ -54,30 +76,11 @@ def test_a_file_in_place_of_the_data_folder_is_reported(tmp_path: Path):
         program.load_fashion_mnist(tmp_path / "data")
 
 
-@pytest.mark.parametrize(
-    "corrupt",
-    [
-        lambda path: path.write_bytes(path.read_bytes()[:30_000_000]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\1"),
-        lambda path: (path.unlink(), os.mkfifo(path)),
-        lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
-        lambda path: (path.unlink(), path.symlink_to(path.name)),
-    ],
-    ids=["truncated", "empty", "one byte changed", "named pipe", "device", "link to itself"],
-)
-def test_a_corrupt_extracted_file_heals(data_dir: Path, fashion_mnist, corrupt):
-    program.load_fashion_mnist(data_dir)
-    corrupt(data_dir / "FashionMNIST/raw" / IMAGES)
-    healed, _ = program.load_fashion_mnist(data_dir)
-    assert torch.equal(healed.images, fashion_mnist[0].images)
-    names = {path.name for path in (data_dir / "FashionMNIST/raw").iterdir()}
-    assert len(names) == 8, "archives and extracted files, and nothing temporary"
-
-
-def test_a_folder_in_place_of_an_extracted_file_is_reported(data_dir: Path):
-    (data_dir / "FashionMNIST/raw" / IMAGES).mkdir()
-    with pytest.raises(program.UserError, match="Is a directory"):
+def test_a_folder_in_place_of_an_archive_is_reported(data_dir: Path):
+    archive = data_dir / "FashionMNIST/raw" / f"{IMAGES}.gz"
+    archive.unlink()
+    archive.mkdir()
+    with pytest.raises(program.UserError, match="cannot be read"):
         program.load_fashion_mnist(data_dir)
 
 
@@ -94,7 +97,9 @@ class Mirror(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if not kind.isdigit():
-            self.wfile.write({"other": content[::-1], "half": content[:5000], "intact": content}[kind])
+            self.wfile.write(
+                {"other": content[::-1], "half": content[:5000], "intact": content}[kind]
+            )
 
     def log_message(self, *_: object) -> None:
         pass
@@ -110,20 +115,30 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # the system accepts, and nobody answers
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as listening:  # the system accepts, and nobody answers
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
 
 
 CORRUPTIONS = {
     "missing": lambda path: path.unlink(),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:5000]),
-    "one bit changed": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+    "one bit changed": lambda path: path.write_bytes(
+        path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])
+    ),
+    "empty": lambda path: path.write_bytes(b""),
     "other archive": lambda path: path.write_bytes(gzip.compress(bytes(1000))),
+    "named pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "link to itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
 }
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
-def test_a_corrupt_archive_is_reported_offline_and_heals_online(data_dir, monkeypatch, server, corruption):
+def test_a_corrupt_archive_is_reported_offline_and_heals_online(
+    data_dir, monkeypatch, server, corruption
+):
     archive = data_dir / "FashionMNIST/raw" / f"{IMAGES}.gz"
     CORRUPTIONS[corruption](archive)
     with pytest.raises(program.UserError) as error:
@@ -136,7 +151,9 @@ def test_a_corrupt_archive_is_reported_offline_and_heals_online(data_dir, monkey
 
 
 @pytest.mark.parametrize("answer", ["404", "503"])
-def test_a_mirror_that_fails_is_reported_and_the_next_one_tried(tmp_path, monkeypatch, server, answer):
+def test_a_mirror_that_fails_is_reported_and_the_next_one_tried(
+    tmp_path, monkeypatch, server, answer
+):
     monkeypatch.setattr(FashionMNIST, "mirrors", [f"{server}{answer}/"])
     with pytest.raises(program.UserError, match=f"{server}{answer}"):
         program.load_fashion_mnist(tmp_path)
@@ -145,7 +162,9 @@ def test_a_mirror_that_fails_is_reported_and_the_next_one_tried(tmp_path, monkey
 
 
 @pytest.mark.parametrize("answer", ["other", "half"])
-def test_what_a_mirror_sends_is_checked_and_not_kept_if_corrupt(tmp_path, monkeypatch, server, answer):
+def test_what_a_mirror_sends_is_checked_and_not_kept_if_corrupt(
+    tmp_path, monkeypatch, server, answer
+):
     monkeypatch.setattr(FashionMNIST, "mirrors", [f"{server}{answer}/"])
     with pytest.raises(program.UserError, match="File not found or corrupted"):
         program.load_fashion_mnist(tmp_path)
@@ -158,12 +177,25 @@ def test_a_server_that_does_not_answer_ends_in_an_error(tmp_path, monkeypatch, s
     monkeypatch.setattr(FashionMNIST, "mirrors", [silent_server])
     set_timeout, timeouts = socket.setdefaulttimeout, []
 
-    def set_short_timeout(seconds: float) -> None:
+    def set_short_timeout(seconds: float | None) -> None:
         timeouts.append(seconds)
-        set_timeout(1.0)  # nobody has time to wait longer
+        set_timeout(seconds and 1.0)  # nobody has time to wait longer
 
     monkeypatch.setattr(socket, "setdefaulttimeout", set_short_timeout)
     with pytest.raises(program.UserError, match="timed out"):
         program.load_fashion_mnist(tmp_path)
-    set_timeout(None)
-    assert timeouts == [15]
+    assert timeouts == [15, None]
+
+
+@pytest.mark.parametrize("answer", ["intact", "half"])
+def test_a_download_leaves_the_time_limit_of_the_importer_alone(
+    tmp_path, monkeypatch, server, answer
+):
+    monkeypatch.setattr(FashionMNIST, "mirrors", [f"{server}{answer}/"])
+    socket.setdefaulttimeout(77)
+    try:
+        with suppress(program.UserError):
+            program.load_fashion_mnist(tmp_path)
+        assert socket.getdefaulttimeout() == 77
+    finally:
+        socket.setdefaulttimeout(None)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import fashion_mnist_cnn as program
-from conftest import MODEL, REPOSITORY, save_lamps
+from conftest import MODEL, REPOSITORY, make_run, save_lamps
 
 PAGE = REPOSITORY / "assets/explorer.html"
 MINUS = "\N{MINUS SIGN}"
@@ -51,7 +51,9 @@ class Explorer:
         size = maps.size
         right = (layer - 1) * step + x * side - size["width"] / 2
         down = top + channel * step + y * side - size["height"] / 2
-        ActionChains(self.driver, duration=0).move_to_element_with_offset(maps, round(right), round(down)).perform()
+        ActionChains(self.driver, duration=0).move_to_element_with_offset(
+            maps, round(right), round(down)
+        ).perform()
 
     def drag(self, right: int, down: int) -> None:
         """Drag the middle of the image by so many of its pixels."""
@@ -63,7 +65,9 @@ class Explorer:
     @property
     def image(self) -> Tensor:
         """What the networks see: float32 (1, C, H, W) in [0, 1]."""
-        return torch.tensor(self.run("return [...pixels]")).reshape(1, *self.run("return [C, H, W]"))
+        return torch.tensor(self.run("return [...pixels]")).reshape(
+            1, *self.run("return [C, H, W]")
+        )
 
     @property
     def shown(self) -> dict[str, list[float]]:
@@ -77,7 +81,9 @@ class Explorer:
 
     def numbers(self) -> list[float]:
         """The numbers in the last sentence of the explanation."""
-        sentence = self.driver.find_element(By.CSS_SELECTOR, "#detail p:last-child").text.replace(MINUS, "-")
+        sentence = self.driver.find_element(By.CSS_SELECTOR, "#detail p:last-child").text.replace(
+            MINUS, "-"
+        )
         return [float(number) for number in re.findall(r"-?\d+\.\d+", sentence)]
 
 
@@ -86,7 +92,13 @@ def driver() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     quiet = "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1600", *quiet.split()):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=1400,1600",
+        *quiet.split(),
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
@@ -100,7 +112,10 @@ def open_page(driver: webdriver.Chrome, tmp_path: Path) -> Iterator[Callable[...
     shutil.copy(PAGE, tmp_path)
 
     def open_page(networks: dict[str, nn.Module], test_set: program.ImageSet) -> Explorer:
-        (tmp_path / "explorer_data.js").write_bytes(program.make_explorer_data(networks, test_set, seed=0))
+        trained = {name: make_run(network) for name, network in networks.items()}
+        (tmp_path / "explorer_data.js").write_bytes(
+            program.make_explorer_data(trained, test_set, seed=0)
+        )
         return Explorer(driver, (tmp_path / PAGE.name).as_uri())
 
     driver.get_log("browser")
@@ -126,12 +141,16 @@ def percentages(network: nn.Module, image: Tensor) -> list[float]:
 
 def assert_logits_are_those_of_pytorch(explorer: Explorer, networks: dict[str, nn.Module]) -> None:
     count, shape = explorer.run("return labels.length"), explorer.run("return [C, H, W]")
-    images = torch.tensor([explorer.run("return [...galleryImage(arguments[0])]", k) for k in range(count)])
+    images = torch.tensor(
+        [explorer.run("return [...galleryImage(arguments[0])]", k) for k in range(count)]
+    )
     for name, network in networks.items():
         script = "return labels.map((_, k) => window.explorer.logits(arguments[0], [...galleryImage(k)]))"
         with torch.inference_mode():
             expected = network.eval()(images.reshape(count, *shape))
-        torch.testing.assert_close(torch.tensor(explorer.run(script, name)), expected, atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            torch.tensor(explorer.run(script, name)), expected, atol=1e-3, rtol=0
+        )
         assert expected.std() > 0.01  # they would be alike if all were zero
 
 
@@ -174,7 +193,9 @@ def test_the_image_is_dragged_drawn_on_and_wiped(explorer):
         explorer.driver.find_element(By.CSS_SELECTOR, f"[data-tool={tool}]").click()
         explorer.drag(0, 0)
         assert (explorer.image[0, 0, 13:15, 13:15] == value).all()
-        assert torch.equal(explorer.image[:, :, :10], F.pad(before, (4, -4, -2, 2))[:, :, :10])  # and nowhere else
+        assert torch.equal(
+            explorer.image[:, :, :10], F.pad(before, (4, -4, -2, 2))[:, :, :10]
+        )  # and nowhere else
     explorer.press("0")
     assert torch.equal(explorer.image, before)
 
@@ -190,10 +211,15 @@ def test_another_image_is_chosen_by_key_and_by_click(explorer, small_sets):
     assert torch.equal(explorer.image, second)
     indices = torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:2]
     assert torch.equal(second, program.to_float(small_sets[1].images[indices[1]])[None])
-    assert f"true class: {small_sets[1].class_names[small_sets[1].labels[indices[1]]]}" in explorer.text("answer")
+    assert (
+        f"true class: {small_sets[1].class_names[small_sets[1].labels[indices[1]]]}"
+        in explorer.text("answer")
+    )
 
 
-def test_pointing_at_a_convolution_and_its_relu_shows_window_weights_products_sum_and_bias(explorer, networks):
+def test_pointing_at_a_convolution_and_its_relu_shows_window_weights_products_sum_and_bias(
+    explorer, networks
+):
     image = explorer.image
     with torch.inference_mode():
         first = networks["TinyVGG"].conv_block_1[:2](image)
@@ -201,14 +227,22 @@ def test_pointing_at_a_convolution_and_its_relu_shows_window_weights_products_su
         first = networks["TinyVGG"].conv_block_1[0](image)[0, 4, 14, 7].item()
     explorer.point(1, 4, 14.5 / 28, 7.5 / 28)
     grids = explorer.driver.find_elements(By.CSS_SELECTOR, "#detail .grid")
-    window, weights, products = ([float(v) for v in grid.text.replace(MINUS, "-").split()] for grid in grids)
+    window, weights, products = (
+        [float(v) for v in grid.text.replace(MINUS, "-").split()] for grid in grids
+    )
     assert window == pytest.approx(image[0, 0, 13:16, 6:9].flatten().tolist(), abs=0.0051)
-    assert weights == pytest.approx(networks["TinyVGG"].conv_block_1[0].weight[4].flatten().tolist(), abs=0.0051)
-    assert products == pytest.approx([w * v for w, v in zip(window, weights, strict=True)], abs=0.02)
+    assert weights == pytest.approx(
+        networks["TinyVGG"].conv_block_1[0].weight[4].flatten().tolist(), abs=0.0051
+    )
+    assert products == pytest.approx(
+        [w * v for w, v in zip(window, weights, strict=True)], abs=0.02
+    )
     for layer, channel, value in ((1, 4, first), (2, 4, first), (3, 5, third), (4, 5, third)):
         explorer.point(layer, channel, 14.5 / 28, 7.5 / 28)
         total, bias, shown, after_relu = explorer.numbers()
-        assert total + bias == pytest.approx(value, abs=0.02) and shown == pytest.approx(value, abs=0.0051)
+        assert total + bias == pytest.approx(value, abs=0.02) and shown == pytest.approx(
+            value, abs=0.0051
+        )
         assert after_relu == pytest.approx(max(0, value), abs=0.0051)
 
 
@@ -229,8 +263,12 @@ def test_pointing_at_a_class_shows_what_each_place_adds_to_its_logit(explorer, n
         places = explorer.driver.find_elements(By.CSS_SELECTOR, "#detail .grid i")
         total, bias, logit = explorer.numbers()
         assert len(places) == 49 and logit == pytest.approx(expected[label], abs=0.0051)
-        assert sum(float(place.text.replace(MINUS, "-")) for place in places) == pytest.approx(total, abs=0.3)
-        assert bias == pytest.approx(networks["TinyVGG"].classifier[1].bias[label].item(), abs=0.0051)
+        assert sum(float(place.text.replace(MINUS, "-")) for place in places) == pytest.approx(
+            total, abs=0.3
+        )
+        assert bias == pytest.approx(
+            networks["TinyVGG"].classifier[1].bias[label].item(), abs=0.0051
+        )
 
 
 def test_the_maps_are_explored_by_keyboard(explorer):
@@ -263,7 +301,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(("background", "garment"), [("white", (200, 0, 0)), ("black", "white")])
-def test_a_dropped_file_is_made_grey_scaled_and_light_on_dark(explorer, tmp_path: Path, background, garment):
+def test_a_dropped_file_is_made_grey_scaled_and_light_on_dark(
+    explorer, tmp_path: Path, background, garment
+):
     photograph = Image.new("RGB", (300, 600), background)
     photograph.paste(garment, (100, 100, 200, 500))
     photograph.save(tmp_path / "shirt.png")
@@ -271,7 +311,9 @@ def test_a_dropped_file_is_made_grey_scaled_and_light_on_dark(explorer, tmp_path
     drop(explorer, (tmp_path / "shirt.png").read_bytes(), "shirt.png")
     wait_for(lambda: not torch.equal(explorer.image, before))
     image = explorer.image[0, 0]
-    assert image[:4].max() < 0.05 and image[:, :11].max() < 0.05  # above the garment, and beside the photograph
+    assert (
+        image[:4].max() < 0.05 and image[:, :11].max() < 0.05
+    )  # above the garment, and beside the photograph
     expected = 1 - 0.299 * 200 / 255 if background == "white" else 1
     assert image[8:20, 13:15].flatten().tolist() == pytest.approx([expected] * 24, abs=0.02)
     assert "true class" not in explorer.text("answer")
@@ -292,7 +334,9 @@ def test_wide_networks_are_drawn_in_part_and_say_so(open_page, small_sets):
     assert "The first sixteen of 20 channels are shown." in explorer.text("help")
     assert_logits_are_those_of_pytorch(explorer, networks)
     explorer.point(3, 15, 0.5, 0.5)
-    assert "conv 2, channel 16" in explorer.text("detail") and "all 20 channels together" in explorer.text("detail")
+    assert "conv 2, channel 16" in explorer.text(
+        "detail"
+    ) and "all 20 channels together" in explorer.text("detail")
     assert len(explorer.driver.find_elements(By.CSS_SELECTOR, "#detail .products div")) == 16
 
 
@@ -324,13 +368,21 @@ def test_it_requests_nothing_but_its_data(driver, explorer, tmp_path: Path):
         def log_message(self, *_arguments: object) -> None:
             requested.append(self.path)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path)) as server:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path)
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         explorer = Explorer(driver, f"http://127.0.0.1:{server.server_port}/explorer.html")
         explorer.press("n", "m", Keys.ARROW_UP)
         server.shutdown()
     assert requested == ["/explorer.html", "/explorer_data.js"]
     assert not re.search(r"https?:|//[a-z]", PAGE.read_text().replace("http://www.w3.org", ""))
+
+
+def test_without_a_cnn_it_says_so(driver, open_page, networks, small_sets):
+    open_page({"MLP": networks["MLP"], "ResNet": program.ResNet()}, small_sets[1])
+    assert "trained no TinyVGG" in driver.find_element(By.TAG_NAME, "main").text
+    driver.get_log("browser")
 
 
 def test_without_its_data_it_says_what_to_do(driver, tmp_path: Path):
@@ -364,7 +416,9 @@ def test_the_committed_page_is_that_of_the_committed_cnn(fashion_mnist):
     assert len(text) < 400_000
     data = json.loads(text.removeprefix("window.explorerData = ").removesuffix(";\n"))
     state = torch.load(MODEL, weights_only=True)
-    assert data["classes"] == list(fashion_mnist[1].class_names) and set(data["labels"]) == set(range(10))
+    assert data["classes"] == list(fashion_mnist[1].class_names) and set(data["labels"]) == set(
+        range(10)
+    )
     for name, (shape, values) in data["networks"]["TinyVGG"].items():
         assert shape == list(state[name].shape)
         assert base64.b64decode(values) == state[name].numpy().tobytes()

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -16,7 +17,9 @@ import fashion_mnist_cnn as program
 from conftest import MODEL
 
 
-def save_image(path: Path, mode: str = "L", size: tuple[int, int] = (28, 28), color: object = None) -> Path:
+def save_image(
+    path: Path, mode: str = "L", size: tuple[int, int] = (28, 28), color: object = None
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, color or 0).save(path)
     return path
@@ -38,12 +41,17 @@ def test_one_image_in_five_of_each_class_is_held_out_by_the_seed(folder: Path):
     train_set, test_set = program.load_image_folder(folder, None, 1)
     assert train_set.images.shape == (16, 1, 28, 28) and train_set.images.dtype == torch.uint8
     assert train_set.class_names == test_set.class_names == ("a", "b")
-    assert sorted(test_set.labels.tolist()) == [0, 0, 1, 1] and train_set.labels.tolist() == [0] * 8 + [1] * 8
+    assert (
+        sorted(test_set.labels.tolist()) == [0, 0, 1, 1]
+        and train_set.labels.tolist() == [0] * 8 + [1] * 8
+    )
     assert sorted(brightnesses(train_set) + brightnesses(test_set)) == list(range(20))
     for image_set in (train_set, test_set):
         assert [value // 10 for value in brightnesses(image_set)] == image_set.labels.tolist()
     again, other = (program.load_image_folder(folder, None, seed)[1] for seed in (1, 2))
-    assert torch.equal(again.images, test_set.images) and not torch.equal(other.images, test_set.images)
+    assert torch.equal(again.images, test_set.images) and not torch.equal(
+        other.images, test_set.images
+    )
 
 
 def test_a_folder_with_train_and_test_is_not_split_again(tmp_path: Path):
@@ -52,7 +60,10 @@ def test_a_folder_with_train_and_test_is_not_split_again(tmp_path: Path):
         save_image(tmp_path / place / f"{number}.png", color=number)
     train_set, test_set = program.load_image_folder(tmp_path, None, 0)
     assert (brightnesses(train_set), train_set.labels.tolist()) == ([0, 1, 2], [0, 1, 1])
-    assert sorted(zip(brightnesses(test_set), test_set.labels.tolist(), strict=True)) == [(3, 0), (4, 1)]
+    assert sorted(zip(brightnesses(test_set), test_set.labels.tolist(), strict=True)) == [
+        (3, 0),
+        (4, 1),
+    ]
 
 
 def test_the_first_test_images_are_a_sample_of_all_classes(tmp_path: Path):
@@ -75,28 +86,34 @@ def test_folders_within_a_class_belong_to_it(folder: Path):
 
 
 @pytest.mark.parametrize(
-    "added, image_size, shape",
+    "added, color, image_size, shape",
     [
-        (("L", (28, 28)), None, (1, 28, 28)),
-        (("L", (28, 28)), 20, (1, 20, 20)),
-        (("RGB", (28, 28)), None, (3, 28, 28)),
-        (("1", (90, 30)), None, (1, 64, 64)),
-        (("CMYK", (30, 90)), 40, (3, 40, 40)),
+        (("L", (28, 28)), 7, None, (1, 28, 28)),
+        (("L", (28, 28)), 7, 20, (1, 20, 20)),
+        (("RGB", (28, 28)), "red", None, (3, 28, 28)),
+        (("RGB", (28, 28)), "gray", None, (1, 28, 28)),
+        (("1", (90, 30)), 1, None, (1, 64, 64)),
+        (("CMYK", (30, 90)), (200, 0, 0, 0), 40, (3, 40, 40)),
     ],
 )
-def test_channels_and_size_follow_the_images(folder: Path, added, image_size, shape):
-    save_image(folder / "a" / "another.tif", *added)
+def test_channels_and_size_follow_the_images(folder: Path, added, color, image_size, shape):
+    save_image(folder / "a" / "another.tif", *added, color=color)
     assert program.load_image_folder(folder, image_size, 0)[0].images.shape[1:] == shape
 
 
-def test_an_image_is_turned_upright_cropped_to_its_middle_and_visible_where_transparent(tmp_path: Path):
+def test_an_image_is_turned_upright_cropped_to_its_middle_and_visible_where_transparent(
+    tmp_path: Path,
+):
     sideways = Image.new("RGB", (8, 16), "black")
     sideways.paste("red", (0, 0, 8, 8))  # the upper half
     orientation = Image.Exif()
     orientation[0x0112] = 8  # the camera was held a quarter turn: what is above belongs to the left
     sideways.save(tmp_path / "a.png", exif=orientation)
     assert program.read_image(tmp_path / "a.png", "RGB").size == (16, 8)
-    assert program.read_square(tmp_path / "a.png", "RGB", 8)[0].float().mean(dim=0).tolist() == [255] * 4 + [0] * 4
+    assert (
+        program.read_square(tmp_path / "a.png", "RGB", 8)[0].float().mean(dim=0).tolist()
+        == [255] * 4 + [0] * 4
+    )
 
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert program.read_square(tmp_path / "clear.png", "L", 8).unique().tolist() == [0]
@@ -107,7 +124,9 @@ def test_an_image_is_turned_upright_cropped_to_its_middle_and_visible_where_tran
     light = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
     light.paste("white", (0, 0, 8, 4))
     light.save(tmp_path / "light.png")
-    assert program.read_square(tmp_path / "light.png", "L", 8)[0, :, 0].tolist() == [255] * 4 + [0] * 4
+    assert (
+        program.read_square(tmp_path / "light.png", "L", 8)[0, :, 0].tolist() == [255] * 4 + [0] * 4
+    )
     for name, dtype in (("deep.png", "<u2"), ("deep.tif", ">u2")):
         Image.fromarray(numpy.full((8, 8), 257 * 77, dtype=dtype)).save(tmp_path / name)
         assert program.read_square(tmp_path / name, "L", 8).unique().tolist() == [77]
@@ -139,7 +158,9 @@ def link(path: Path, target: Path | str) -> Path:
 
 
 INVALID = {  # each returns what the message must name
-    "text as an image": lambda f: (f / "a" / "notes.png").write_text("not an image") and f / "a" / "notes.png",
+    "text as an image": lambda f: (
+        (f / "a" / "notes.png").write_text("not an image") and f / "a" / "notes.png"
+    ),
     "truncated image": truncate,
     "empty file": lambda f: (f / "a" / "empty.png").touch() or f / "a" / "empty.png",
     "empty class": empty,
@@ -166,14 +187,54 @@ def test_a_class_in_only_one_part_is_named(tmp_path: Path, part: str):
 
 
 def test_files_that_are_not_images_are_skipped_and_reported(folder: Path, capsys):
-    skipped = [folder / name for name in (".DS_Store", "README.txt", "a/.hidden.png", "a/labels.csv", "beside.png")]
+    skipped = [
+        folder / name
+        for name in (".DS_Store", "README.txt", "a/.hidden.png", "a/labels.csv", "beside.png")
+    ]
     for path in skipped:
         path.write_text("not an image")
-    skipped += [link(folder / "b" / "gone.png", "nowhere.png"), folder / "b" / "pipe.png", link(folder / "c", "c")]
-    skipped += [link(folder / "a" / "circle", folder)]
+    skipped += [
+        link(folder / "b" / "gone.png", "nowhere.png"),
+        folder / "b" / "pipe.png",
+        link(folder / "c", "c"),
+    ]
     os.mkfifo(folder / "b" / "pipe.png")
     assert len(program.load_image_folder(folder, None, 0)[0]) == 16
-    assert capsys.readouterr().out == f"skipped, not images in a class folder: {', '.join(sorted(map(str, skipped)))}\n"
+    assert (
+        capsys.readouterr().out
+        == f"skipped, not images in a class folder: {', '.join(sorted(map(str, skipped)))}\n"
+    )
+
+
+def all_brightnesses(folder: Path) -> list[int]:
+    return sorted(
+        brightness
+        for part in program.load_image_folder(folder, None, 0)
+        for brightness in brightnesses(part)
+    )
+
+
+def test_links_to_class_folders_and_files_are_read(folder: Path, tmp_path: Path):
+    link(folder / "c", shutil.move(folder / "b", tmp_path / "elsewhere"))
+    link(folder / "a" / "more.png", save_image(tmp_path / "one.png", color=99))
+    train_set, test_set = program.load_image_folder(folder, None, 0)
+    assert train_set.class_names == ("a", "c")
+    assert sorted(brightnesses(train_set) + brightnesses(test_set)) == [*range(20), 99]
+
+
+@pytest.mark.parametrize(
+    "target", ["..", "../b", "../../folder"], ids=["parent", "other class", "itself"]
+)
+@pytest.mark.parametrize("place", ["a/circle", "circle", "b/one/two"])
+def test_each_file_is_taken_once_whatever_links_there_are(folder: Path, place: str, target: str):
+    (folder / "b" / "one").mkdir()
+    link(folder / place, (folder / "a" / target).resolve())
+    link(folder / "b" / "copy.png", folder / "b" / "15.png")
+    if (place, target) == ("circle", "../b"):
+        with pytest.raises(program.UserError, match="no image in circle"):  # all of them are in b
+            program.load_image_folder(folder, None, 0)
+        (folder / place).unlink()
+    assert all_brightnesses(folder) == list(range(20))
 
 
 @pytest.mark.parametrize("background", ["white", "grey", "uneven"])
@@ -181,19 +242,22 @@ def test_photographs_are_predicted_nearly_as_well_as_the_originals(fashion_mnist
     network = program.load_model(MODEL)
     images, labels = fashion_mnist[1].images[:1000], fashion_mnist[1].labels[:1000]
     rng = random.Random(0)
-    prepared = torch.stack([program.prepare_garment(make_photograph(image, rng, background)) for image in images])
+    prepared = torch.stack(
+        [program.prepare_garment(make_photograph(image, rng, background)) for image in images]
+    )
     original, photographed = (
-        (program.predict_logits(network, some).argmax(dim=1) == labels).float().mean() for some in (images, prepared)
+        (program.predict_logits(network, some).argmax(dim=1) == labels).float().mean()
+        for some in (images, prepared)
     )
     assert photographed > original - 0.04
 
 
-METADATA = {"dataset": "FashionMNIST", "channels": 1, "image_size": 28}
+METADATA = program.ModelMetadata(list("abcdefghij"), 28, 1, 10, dataset="FashionMNIST")
 
 
 def test_only_the_real_dataset_is_prepared_like_it(tmp_path: Path):
     path = str(save_image(tmp_path / "image.png", "RGB", (50, 50)))
-    image, preparation = program.prepare_image(path, METADATA | {"channels": 3, "image_size": 64})
+    image, preparation = program.prepare_image(path, replace(METADATA, channels=3, image_size=64))
     assert image.shape == (3, 64, 64) and preparation == "resized to 64 x 64"
 
 
@@ -209,7 +273,13 @@ def test_images_of_the_dataset_are_not_prepared_again_but_others_are(tmp_path: P
         assert "prepared" in program.prepare_image(str(tmp_path / "larger.png"), METADATA)[1]
 
 
-COLORS = [("white", "navy"), ("white", "linen"), ("black", "yellow"), ("gray", "silver"), ("royalblue", "firebrick")]
+COLORS = [
+    ("white", "navy"),
+    ("white", "linen"),
+    ("black", "yellow"),
+    ("gray", "silver"),
+    ("royalblue", "firebrick"),
+]
 
 
 @pytest.mark.parametrize("background, garment", COLORS)
@@ -235,12 +305,16 @@ def test_a_blank_photograph_is_black(size: tuple[int, int]):
 
 
 @pytest.mark.parametrize("place", [(-20, 100), (100, -20), (-20, -20), (200, 300)])
-def test_a_garment_may_reach_beyond_the_edge_and_its_photograph_is_left_as_it_is(place: tuple[int, int]):
+def test_a_garment_may_reach_beyond_the_edge_and_its_photograph_is_left_as_it_is(
+    place: tuple[int, int],
+):
     photograph = Image.new("RGB", (300, 400), "white")
     photograph.paste("green", (*place, place[0] + 150, place[1] + 150))
     before = photograph.tobytes()
     prepared = program.prepare_garment(photograph)[0]
-    assert prepared.amin(dim=0).max() > 200 or prepared.amin(dim=1).max() > 200  # it fills the frame
+    assert (
+        prepared.amin(dim=0).max() > 200 or prepared.amin(dim=1).max() > 200
+    )  # it fills the frame
     assert photograph.tobytes() == before
 
 
@@ -254,10 +328,14 @@ def test_faint_shadows_and_noise_are_black(fashion_mnist):
 
 def test_digits_are_learned_from_a_folder(tmp_path: Path):
     digits, labels = mnist_data()
-    images = torch.from_numpy(digits.reshape(-1, 28, 28)).byte()[: 500 * 3]  # 0, 1 and 2; all ten take longer
+    images = torch.from_numpy(digits.reshape(-1, 28, 28)).byte()[
+        : 500 * 3
+    ]  # 0, 1 and 2; all ten take longer
     write_images(tmp_path, images, labels[: len(images)].tolist())
     train_set, test_set = program.load_image_folder(tmp_path, None, 42)
     assert len(train_set) == 1200 and test_set.labels.bincount().tolist() == [100] * 3
     torch.manual_seed(42)
     options = {"epochs": 4, "batch_size": 64, "learning_rate": 0.02, "seed": 42}
-    assert program.train(program.TinyVGG(), train_set, test_set, **options)[-1].test_accuracy >= 0.96
+    assert (
+        program.train(program.TinyVGG(), train_set, test_set, **options)[-1].test_accuracy >= 0.96
+    )

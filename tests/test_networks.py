@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,9 +25,15 @@ def test_the_resnet_is_deeper_normalized_and_has_shortcuts():
     network = program.ResNet()
     layers = [type(layer).__name__ for layer in network.modules()]
     assert count_parameters(network) == 338_682
-    assert (layers.count("Conv2d"), layers.count("BatchNorm2d"), layers.count("Residual")) == (10, 10, 3)
+    assert (layers.count("Conv2d"), layers.count("BatchNorm2d"), layers.count("Residual")) == (
+        10,
+        10,
+        3,
+    )
     activations = torch.rand(2, 32, 7, 7)
-    shortcut = next(layer for layer in network.features if isinstance(layer, program.Residual)).eval()
+    shortcut = next(
+        layer for layer in network.features if isinstance(layer, program.Residual)
+    ).eval()
     torch.nn.init.zeros_(shortcut[1][0].weight)  # nothing is left of the convolutions
     assert torch.equal(shortcut(activations), activations)
 
@@ -42,21 +49,28 @@ def test_the_resnet_does_not_see_where_a_garment_is():
 
 
 def test_tiny_vgg_has_the_state_dict_keys_of_the_tutorial():
-    layers = ["conv_block_1.0", "conv_block_1.2", "conv_block_2.0", "conv_block_2.2", "classifier.1"]
+    layers = [
+        "conv_block_1.0",
+        "conv_block_1.2",
+        "conv_block_2.0",
+        "conv_block_2.2",
+        "classifier.1",
+    ]
     expected = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
     assert list(program.TinyVGG().state_dict()) == expected
 
 
 @pytest.mark.parametrize("key", program.NETWORKS)
-@pytest.mark.parametrize("sizes", [(1, 10, 10, 28), (3, 7, 4, 64), (1, 2, 2, 32)])
+@pytest.mark.parametrize("sizes", [(1, 28, 10, 10), (3, 64, 7, 4), (1, 32, 2, 2)])
 def test_networks_are_built_for_other_sizes_and_their_sizes_read_off_their_weights(key, sizes):
-    in_channels, _, num_classes, image_size = sizes
-    network = program.NETWORKS[key].build(*sizes)
-    logits = network(torch.rand(5, in_channels, image_size, image_size))
-    assert logits.shape == (5, num_classes) and logits.dtype == torch.float32
+    sizes = program.NetworkSizes(*sizes)
+    network = program.NETWORKS[key].build(sizes)
+    logits = network(torch.rand(5, sizes.in_channels, sizes.image_size, sizes.image_size))
+    assert logits.shape == (5, sizes.num_classes) and logits.dtype == torch.float32
     if key == "resnet":  # its weights do not depend on the size of the images
-        sizes = *sizes[:3], 28
-    assert program.identify_network(network.state_dict()) == (program.NETWORKS[key], sizes)
+        sizes = replace(sizes, image_size=28)
+    expected = program.NETWORKS[key], sizes
+    assert program.recognize_network(network.state_dict()) == expected
 
 
 def test_tiny_vgg_rejects_images_that_two_poolings_would_leave_empty():
@@ -81,4 +95,6 @@ def test_at_the_start_all_classes_are_about_equally_likely(kind, fashion_mnist):
     sample = fashion_mnist[0].subset(slice(500))
     for seed in range(20):
         torch.manual_seed(seed)
-        assert program.evaluate(kind(), sample).loss == pytest.approx(math.log(10), abs=0.1), f"seed {seed}"
+        assert program.evaluate(kind(), sample).loss == pytest.approx(math.log(10), abs=0.1), (
+            f"seed {seed}"
+        )

@@ -31,15 +31,41 @@ def train(network, train_set, test_set, **options):
 original, program.train = program.train, train
 sys.exit(program.main(sys.argv[1:]))
 """
-QUICK = ("--images", "lamps", "--image-size", "12", "--epochs", "10", "--batch-size", "8", "--no-plots")
+QUICK = (
+    "--images",
+    "lamps",
+    "--image-size",
+    "12",
+    "--epochs",
+    "10",
+    "--batch-size",
+    "8",
+    "--no-plots",
+)
 
 
-def run_processes(folder: Path, count: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def run_processes(
+    folder: Path, count: int, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess:
     (folder / "run.py").write_text(RUN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "run.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(count),
+        "run.py",
+    ]
     variables = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(
-        [*command, *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=60, check=False
+        [*command, *arguments],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -53,44 +79,78 @@ def lamps(tmp_path: Path) -> Path:
 def test_two_processes_train_one_network_each_on_half_of_the_images(lamps: Path, network: str):
     result = run_processes(lamps, 2, *QUICK, "--networks", network)
     assert result.returncode == 0, result.stderr
-    (first, labels, tested), (second, other_labels, other_tested) = (torch.load(lamps / f"rank{k}.pth") for k in (0, 1))
-    for name, _ in program.NETWORKS[network].build(3, 10, 2, 12).named_parameters():
+    (first, labels, tested), (second, other_labels, other_tested) = (
+        torch.load(lamps / f"rank{k}.pth") for k in (0, 1)
+    )
+    for name, _ in (
+        program.NETWORKS[network].build(program.NetworkSizes(3, 12, 10, 2)).named_parameters()
+    ):
         assert torch.equal(first[name], second[name])
-    assert len(labels) == len(other_labels) == 25 and (tested, other_tested) == (12, 1)  # 49 images, one is in both
+    assert len(labels) == len(other_labels) == 25  # 49 images, one is in both
+    assert tested == other_tested == 12
     lines = [line for line in result.stdout.splitlines() if line]
-    assert len(lines) == len(set(lines)) and sum(line.startswith("  epoch 10:") for line in lines) == 1
+    assert (
+        len(lines) == len(set(lines)) and sum(line.startswith("  epoch 10:") for line in lines) == 1
+    )
     report = json.loads((lamps / "assets/lamps/results.json").read_text())
-    assert report["models"][0]["test_accuracy"] == 1.0 and report["dataset"]["train_images"] == 50
-    saved = torch.load(lamps / "models/lamps" / program.NETWORKS[network].model_file, weights_only=True)
+    assert report["models"][0]["test_accuracy"] == 1.0 and report["dataset"]["train_images"] == 49
+    saved = torch.load(
+        lamps / "models/lamps" / program.NETWORKS[network].model_file, weights_only=True
+    )
     assert all(torch.equal(saved[name], first[name]) for name in saved)
 
 
 def test_a_process_that_dies_ends_the_others_and_leaves_the_earlier_outputs(lamps: Path):
     assert run_processes(lamps, 1, *QUICK).returncode == 0
-    before = {path: path.read_bytes() for path in lamps.glob("*/lamps/*.*") if "lamps/lamps" not in str(path)}
-    assert len(before) == 3
+    before = {
+        path: path.read_bytes()
+        for path in lamps.glob("*/lamps/*.*")
+        if "lamps/lamps" not in str(path)
+    }
+    assert len(before) == 5
     assert run_processes(lamps, 2, *QUICK, "--seed", "1", DIES="1").returncode != 0
     assert {path: path.read_bytes() for path in before} == before
     assert list(lamps.rglob(".fashion_mnist_cnn-*")) == []
 
 
 def test_every_process_has_its_own_share_and_equally_many(monkeypatch):
+    images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
+    train_set = program.ImageSet(images, torch.arange(10), tuple("abcdefghij"))
     shares = []
     for rank in range(3):
         monkeypatch.setattr(program, "process_rank", lambda rank=rank: (rank, 3))
-        shares.append(program.own_share(10))
-    assert [len(share) for share in shares] == [4, 4, 4] and {i for share in shares for i in share} == set(range(10))
+        share = program.own_share(train_set)
+        assert share.images.flatten().tolist() == share.labels.tolist()
+        shares.append(share.labels.tolist())
+    assert [len(share) for share in shares] == [4, 4, 4] and {
+        i for share in shares for i in share
+    } == set(range(10))
+
+
+def test_under_torchrun_each_process_has_a_gpu_of_its_own(monkeypatch):
+    """As far as a machine without a GPU can show it: LOCAL_RANK is what decides."""
+    chosen = []
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    program.join_processes("cuda")
+    assert chosen == [3]
+    program.join_processes("cpu")
+    assert chosen == [3]
 
 
 @pytest.mark.parametrize("key", program.NETWORKS)
 def test_on_cuda_nothing_is_on_another_device_and_nothing_waits(key: str):
     """On tensors that have a device and a shape but no memory: a tensor elsewhere or an .item() raises."""
-    network = program.NETWORKS[key].build(1, 10, 10, 28)
+    network = program.NETWORKS[key].build(program.NetworkSizes(1, 28, 10, 10))
     with FakeTensorMode():
         for module in network.modules():
             for tensors in (module._parameters, module._buffers):
                 for name, tensor in tensors.items():
-                    if tensor is not None:  # as the bias of a convolution before batch normalization
+                    if (
+                        tensor is not None
+                    ):  # as the bias of a convolution before batch normalization
                         tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
         images = torch.empty(64, 1, 28, 28, dtype=torch.uint8, device="cuda")
         labels = torch.empty(64, dtype=torch.int64, device="cuda")
@@ -99,7 +159,15 @@ def test_on_cuda_nothing_is_on_another_device_and_nothing_waits(key: str):
             logits = network(program.to_float(augmented))
         loss = F.cross_entropy(logits.float(), labels[:16], label_smoothing=0.05)
         predicted = program.predict_logits(network, images, batch_size=40)
-        assert (loss.device.type, augmented.dtype, augmented.shape) == ("cuda", torch.uint8, (16, 1, 28, 28))
-        assert (predicted.device.type, predicted.dtype, predicted.shape) == ("cuda", torch.float32, (64, 10))
+        assert (loss.device.type, augmented.dtype, augmented.shape) == (
+            "cuda",
+            torch.uint8,
+            (16, 1, 28, 28),
+        )
+        assert (predicted.device.type, predicted.dtype, predicted.shape) == (
+            "cuda",
+            torch.float32,
+            (64, 10),
+        )
         with pytest.raises(Exception, match="device"):
             network(torch.zeros(1, 1, 28, 28))

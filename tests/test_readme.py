@@ -12,13 +12,18 @@ from conftest import REPOSITORY, save_lamps
 
 README = (REPOSITORY / "README.md").read_text()
 TABLES = (REPOSITORY / "benchmarks/README.md").read_text()
-COMMANDS = re.findall(r"(?:^|`)\.venv/bin/(python fashion_mnist_cnn\.py[^`\n]*)", README, re.MULTILINE)
+COMMANDS = re.findall(
+    r"(?:^|`)\.venv/bin/(python fashion_mnist_cnn\.py[^`\n]*)", README, re.MULTILINE
+)
 REPORT = json.loads((REPOSITORY / "assets/results.json").read_text())
 
 
 def rows_of(name: str) -> list[list[str]]:
     table = re.search(rf"<!-- {name} -->\n(.*)<!-- /{name} -->", README + TABLES, re.DOTALL)[1]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.strip().splitlines()[2:]
+    ]
 
 
 def test_the_table_is_that_of_the_committed_run():
@@ -56,12 +61,16 @@ def test_it_says_on_what_the_figures_were_measured():
     text, environment = " ".join(text.split()), REPORT["environment"]
     for key in ("python", "torch", "torchvision", "device_name", "precision"):
         assert str(environment[key]) in text
-    assert f"{environment['threads']} threads" in text and f"seed {REPORT['settings']['seed']}" in text
+    assert (
+        f"{environment['threads']} threads" in text and f"seed {REPORT['settings']['seed']}" in text
+    )
 
 
 def test_the_snippet_runs():
     snippet = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    result = subprocess.run([sys.executable, "-c", snippet], cwd=REPOSITORY, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(r"Ankle boot, probability [01]\.\d\d\n", result.stdout)
 
@@ -84,13 +93,22 @@ def test_the_quick_commands_run(tmp_path: Path, monkeypatch, capsys):
     (tmp_path / "assets").unlink()
     (tmp_path / "models").unlink()
     assert program.main(train) == 0
-    assert program.main(["--predict", "pets/red/0.png", "--model", "models/pets/CNN_model.pth", "--json"]) == 0
+    assert (
+        program.main(
+            ["--predict", "pets/red/0.png", "--model", "models/pets/CNN_model.pth", "--json"]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["class"] == "red"
 
 
 def test_it_is_short_and_its_links_lead_somewhere():
     assert len(README.split()) <= 1800
-    headings = {line.strip("# ").lower().replace(" ", "-") for line in TABLES.splitlines() if line.startswith("##")}
+    headings = {
+        line.strip("# ").lower().replace(" ", "-")
+        for line in TABLES.splitlines()
+        if line.startswith("##")
+    }
     anchors = re.findall(r"\(benchmarks/README\.md#([^)]+)\)", README)
     assert anchors and set(anchors) <= headings
     for link in re.findall(r"\]\(([^)#]+)", README):
@@ -101,12 +119,16 @@ def test_the_listed_options_have_their_defaults():
     listed = re.findall(r"^--([a-z-]+)\b.*?(?:\(([^)]*)\))?$", README, re.MULTILINE)
     defaults = {}
     for name, value in vars(program.Settings()).items():
-        defaults[name.replace("_", "-")] = " ".join(value) if isinstance(value, tuple) else str(value or "")
+        defaults[name.replace("_", "-")] = (
+            " ".join(value) if isinstance(value, tuple) else str(value or "")
+        )
     assert len(listed) == 5
     assert dict(listed) == {name: defaults[name] for name, _ in listed}
 
 
 def test_every_figure_shown_exists():
     shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
-    assert sorted(shown) == sorted(f"assets/{path.name}" for path in (REPOSITORY / "assets").glob("*.png"))
+    assert sorted(shown) == sorted(
+        f"assets/{path.name}" for path in (REPOSITORY / "assets").glob("*.png")
+    )
     assert all((REPOSITORY / path).read_bytes().startswith(b"\x89PNG") for path in shown)

@@ -23,35 +23,49 @@ def saved(tmp_path: Path) -> Path:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from(list(program.NETWORKS)), st.sampled_from([1, 3]), *[st.integers(1, 12)] * 2, st.integers(4, 40))
-def test_a_saved_network_of_any_size_is_loaded_with_its_logits(
-    tmp_path_factory, key, in_channels, hidden_units, num_classes, image_size
-):
-    network = program.NETWORKS[key].build(in_channels, hidden_units, num_classes, image_size).eval()
+@given(
+    st.sampled_from(list(program.NETWORKS)),
+    st.builds(
+        program.NetworkSizes,
+        in_channels=st.sampled_from([1, 3]),
+        image_size=st.integers(4, 40),
+        hidden_units=st.integers(1, 12),
+        num_classes=st.integers(1, 12),
+    ),
+)
+def test_a_saved_network_of_any_size_is_loaded_with_its_logits(tmp_path_factory, key, sizes):
+    network = program.NETWORKS[key].build(sizes).eval()
     path = tmp_path_factory.mktemp("saved") / "network.pth"
     path.write_bytes(program.serialize_network(network))
     random_state = torch.get_rng_state()
     loaded = program.load_model(path)
     assert torch.equal(random_state, torch.get_rng_state()) and not loaded.training
-    images = torch.rand(3, in_channels, image_size, image_size)
+    images = torch.rand(3, sizes.in_channels, sizes.image_size, sizes.image_size)
     assert type(loaded) is type(network) and torch.equal(loaded(images), network(images))
 
 
 def test_the_file_is_a_bare_state_dict_of_contiguous_floats(saved: Path):
     state = torch.load(saved, weights_only=True)
     assert type(state).__name__ in ("dict", "OrderedDict")
-    assert all(t.is_contiguous() and t.dtype == torch.float32 and t.device.type == "cpu" for t in state.values())
+    assert all(
+        t.is_contiguous() and t.dtype == torch.float32 and t.device.type == "cpu"
+        for t in state.values()
+    )
 
 
 def test_a_state_dict_saved_by_other_code_is_loaded(tmp_path: Path):
     network = program.TinyVGG(hidden_units=3)
-    torch.save(network.state_dict(), tmp_path / "other.pth")  # an OrderedDict with metadata, channels_last
+    torch.save(
+        network.state_dict(), tmp_path / "other.pth"
+    )  # an OrderedDict with metadata, channels_last
     images = torch.rand(9, 1, 28, 28)
     assert torch.equal(program.load_model(tmp_path / "other.pth")(images), network(images))
 
 
 def test_a_missing_model_is_reported_with_what_writes_one(tmp_path: Path):
-    with pytest.raises(program.UserError, match=r"none\.pth cannot be read: No such file.*; train first .*--images"):
+    with pytest.raises(
+        program.UserError, match=r"none\.pth cannot be read: No such file.*; train first .*--images"
+    ):
         program.load_model(tmp_path / "none.pth")
 
 
@@ -74,7 +88,10 @@ def as_torch_file(content: object) -> bytes:
 def as_bomb(model_file: bytes) -> bytes:
     """The model file with its first weights replaced by 400 MB of zeros, compressed."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(model_file)) as old, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
+    with (
+        zipfile.ZipFile(io.BytesIO(model_file)) as old,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
         for name in old.namelist():
             new.writestr(name, bytes(400_000_000) if name.endswith("data/0") else old.read(name))
     return buffer.getvalue()
@@ -109,7 +126,9 @@ def bad_models(folder: Path) -> dict[str, bytes]:
         "one bit changed": intact[:10_000] + bytes([intact[10_000] ^ 1]) + intact[10_001:],
         "bomb of zeros": as_bomb(intact),
         "a terabyte asked for": as_torch_file({"a": Call(bytearray, 2**40)}),
-        "one number for a billion": as_torch_file({name: torch.zeros(1).expand(2**30) for name in state}),
+        "one number for a billion": as_torch_file(
+            {name: torch.zeros(1).expand(2**30) for name in state}
+        ),
         "pickle": pickle.dumps(Call(os.mkdir, str(folder / "executed"))),
         "pickle in a zip": as_torch_file(Call(os.mkdir, str(folder / "executed"))),
         "empty pickle": with_garbage_pickle(intact, b""),
@@ -121,11 +140,17 @@ def bad_models(folder: Path) -> dict[str, bytes]:
             program.TinyVGG().state_dict() | {"classifier.1.weight": torch.ones(10, 5)}
         ),
         "no channels": as_torch_file(
-            {"conv_block_1.0.weight": torch.zeros(0, 1, 3, 3), "classifier.1.weight": torch.zeros(9, 0)}
+            {
+                "conv_block_1.0.weight": torch.zeros(0, 1, 3, 3),
+                "classifier.1.weight": torch.zeros(9, 0),
+            }
         ),
         "one key missing": as_torch_file(dict(list(state.items())[:-1])),
         "one key too many": as_torch_file(state | {"more": weight}),
-    } | {name: as_torch_file(state | {"conv_block_2.0.weight": value}) for name, value in changed.items()}
+    } | {
+        name: as_torch_file(state | {"conv_block_2.0.weight": value})
+        for name, value in changed.items()
+    }
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
@@ -134,7 +159,9 @@ def test_a_bad_model_file_is_rejected_and_neither_executed_nor_unpacked(tmp_path
     for name, content in bad_models(tmp_path).items():
         path = tmp_path / f"{name}.pth"
         path.write_bytes(content)
-        with pytest.raises(program.UserError, match=rf"{name}.pth is not a (network's )?state dict: .") as error:
+        with pytest.raises(
+            program.UserError, match=rf"{name}.pth is not a (network's )?state dict: ."
+        ) as error:
             program.load_model(path)
         assert "\n" not in " ".join(str(error.value).split())
     assert not (tmp_path / "executed").exists()
@@ -144,11 +171,10 @@ def test_a_bad_model_file_is_rejected_and_neither_executed_nor_unpacked(tmp_path
 
 
 def test_a_bug_in_a_network_keeps_its_traceback(monkeypatch):
-    def build(*_: int) -> None:
+    def build(sizes: program.NetworkSizes) -> None:
         raise TypeError("a bug")
 
-    config = program.NetworkConfig("TinyVGG", "CNN_model.pth", build, program.read_tinyvgg_sizes)
-    monkeypatch.setattr(program, "NETWORKS", {"tinyvgg": config})
+    monkeypatch.setattr(program.TinyVGG, "build", build)
     with pytest.raises(TypeError, match="a bug"):
         program.load_model(MODEL)
 
@@ -184,13 +210,13 @@ def described(tmp_path: Path) -> tuple[Path, program.TinyVGG]:
 
 def test_the_metadata_beside_a_model_are_read(described):
     path, network = described
-    assert program.read_metadata(path, network) == METADATA
+    assert program.read_metadata(path, network) == program.ModelMetadata(**METADATA)
 
 
 def test_without_metadata_sizes_come_from_the_weights_and_classes_are_numbered(described):
     path, network = described
     path.with_suffix(".json").unlink()
-    expected = {"dataset": "", "classes": ["class 0", "class 1", "class 2"], "image_size": 28, "channels": 3}
+    expected = program.ModelMetadata(["class 0", "class 1", "class 2"], 28, 3, 5)
     assert program.read_metadata(path, network) == expected
 
 
@@ -202,21 +228,30 @@ def test_without_metadata_sizes_come_from_the_weights_and_classes_are_numbered(d
 def test_metadata_of_another_network_are_rejected(described, change):
     path, network = described
     path.with_suffix(".json").write_text(json.dumps(METADATA | change))
-    with pytest.raises(program.UserError, match=r"CNN_model\.json does not describe the network in"):
+    with pytest.raises(
+        program.UserError, match=r"CNN_model\.json does not describe the network in"
+    ):
         program.read_metadata(path, network)
 
 
 def test_metadata_without_a_dataset_are_read(described):
     path, network = described
-    path.with_suffix(".json").write_text(json.dumps({k: v for k, v in METADATA.items() if k != "dataset"}))
-    assert program.read_metadata(path, network) == METADATA | {"dataset": ""}
+    path.with_suffix(".json").write_text(
+        json.dumps({k: v for k, v in METADATA.items() if k != "dataset"})
+    )
+    expected = program.ModelMetadata(**METADATA | {"dataset": ""})
+    assert program.read_metadata(path, network) == expected
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"{}", b'{"dataset": 1}', b"\xff\xfe", b"null"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1, 2]", b"{}", b'{"dataset": 1}', b"\xff\xfe", b"null"]
+)
 def test_invalid_metadata_are_rejected(described, content):
     path, network = described
     path.with_suffix(".json").write_bytes(content)
-    with pytest.raises(program.UserError, match=r"CNN_model\.json does not describe the network in"):
+    with pytest.raises(
+        program.UserError, match=r"CNN_model\.json does not describe the network in"
+    ):
         program.read_metadata(path, network)
 
 

@@ -30,16 +30,23 @@ def test_optimizer_and_augmentation_change_the_result(random_set):
     runs = {}
     for optimizer, augmented in (("adam", False), ("sgd", False), ("adam", True)):
         network = tiny_network()
-        program.train(network, random_set, random_set, **OPTIONS, optimizer=optimizer, augmented=augmented)
+        program.train(
+            network,
+            random_set,
+            random_set,
+            **OPTIONS,
+            optimizer_name=optimizer,
+            augmented=augmented,
+        )
         runs[optimizer, augmented] = program.serialize_network(network)
     assert len(set(runs.values())) == 3
 
 
 def test_wider_networks_get_lower_learning_rates():
     for network in program.NETWORKS.values():
-        for config in program.OPTIMIZERS.values():
-            factors = (0.1, 1, 4, 100)
-            rates = [config.learning_rate_for(network, round(f * network.hidden_units)) for f in factors]
+        for name, config in program.OPTIMIZERS.items():
+            widths = [round(factor * network.default_hidden_units) for factor in (0.1, 1, 4, 100)]
+            rates = [program.peak_learning_rate(network, width, name) for width in widths]
             highest = config.learning_rate * network.learning_rate_scale
             assert rates == pytest.approx([highest * factor for factor in (1, 1, 0.5, 0.1)])
 
@@ -65,7 +72,9 @@ def test_augmented_images_are_mirrored_and_shifted_originals_and_nothing_else():
         for right in range(-2, 3)
     }
     assert augmented.shape == images.shape and augmented.dtype == torch.uint8
-    assert {bytes(image.contiguous().numpy()) for image in augmented} == possible and len(possible) == 50
+    assert {bytes(image.contiguous().numpy()) for image in augmented} == possible and len(
+        possible
+    ) == 50
 
 
 def test_the_seed_decides_the_order_of_the_images(random_set):
@@ -92,11 +101,16 @@ def test_a_network_can_memorize_a_few_images(random_set):
 
 
 def test_learning_curves_are_one_flat_list_of_records(random_set):
-    reported = []
-    options = OPTIONS | {"batch_size": 2, "on_epoch_end": reported.append}
-    history = program.train(tiny_network(), random_set, random_set, **options)
+    network, reported = tiny_network(), []
+
+    def after_evaluation(state: program.TrainingState) -> None:
+        assert state.network is network and not network.training
+        reported.append(state.history[-1])
+
+    options = OPTIONS | {"batch_size": 2, "after_evaluation": after_evaluation}
+    history = program.train(network, random_set, random_set, **options)
     assert [record.epoch for record in history] == [*(12 * k / 203 for k in range(1, 17)), 1, 2]
-    assert reported == history[-2:]
+    assert reported == history
     seconds = [record.training_seconds for record in history]
     assert seconds[0] > 0 and seconds == sorted(seconds)
 
@@ -104,33 +118,60 @@ def test_learning_curves_are_one_flat_list_of_records(random_set):
 def test_training_metrics_are_those_of_the_batches_since_the_record_before(random_set, monkeypatch):
     seen = []
     compute = program.compute_metrics
-    monkeypatch.setattr(program, "compute_metrics", lambda *data: seen.append(len(data[1])) or compute(*data))
+    monkeypatch.setattr(
+        program, "compute_metrics", lambda *data: seen.append(len(data[1])) or compute(*data)
+    )
     program.train(tiny_network(), random_set, random_set, **(OPTIONS | {"batch_size": 100}))
     assert seen[::2] == [100, 100, 3, 203], "of the mini-batches"
     assert seen[1::2] == [203] * 4, "of the test images: fewer than 500, so all"
 
 
+@pytest.mark.parametrize("optimizer_name", program.OPTIMIZERS)
+@pytest.mark.parametrize("batch_size", [203, 150])
+def test_a_run_of_one_or_two_steps_trains(random_set, optimizer_name: str, batch_size: int):
+    network = tiny_network()
+    before = [parameter.clone() for parameter in network.parameters()]
+    options = OPTIONS | {"epochs": 1, "batch_size": batch_size, "learning_rate": 0.05}
+    program.train(network, random_set, random_set, **options, optimizer_name=optimizer_name)
+    changes = [
+        (new - old).abs().max() for new, old in zip(network.parameters(), before, strict=True)
+    ]
+    assert max(changes) > 1e-4  # at the end of the cycle it would be under 1e-6
+
+
 def test_training_minimizes_the_smoothed_loss_and_reports_the_plain_one(random_set, monkeypatch):
     monkeypatch.setattr(program, "training_precision", lambda device: torch.float32)
-    network, options = tiny_network(), {"epochs": 1, "batch_size": 203, "learning_rate": 0.01, "seed": 3}
+    network, options = (
+        tiny_network(),
+        {"epochs": 1, "batch_size": 203, "learning_rate": 0.01, "seed": 3},
+    )
     logits = network(program.to_float(random_set.images))
     smoothed = F.cross_entropy(logits, random_set.labels, label_smoothing=0.05)
     gradients = torch.autograd.grad(smoothed, network.parameters(), retain_graph=True)
     history = program.train(network, random_set, random_set, **options)
-    assert history[0].train_loss == pytest.approx(F.cross_entropy(logits, random_set.labels).item(), rel=1e-5)
+    assert history[0].train_loss == pytest.approx(
+        F.cross_entropy(logits, random_set.labels).item(), rel=1e-5
+    )
     for parameter, gradient in zip(network.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_training_ends_with_the_epoch_in_which_the_loss_is_no_longer_finite(random_set):
-    history = program.train(tiny_network(), random_set, random_set, **(OPTIONS | {"learning_rate": 1e30}))
+    history = program.train(
+        tiny_network(), random_set, random_set, **(OPTIONS | {"learning_rate": 1e30})
+    )
     assert history[-1].epoch == 1 and not math.isfinite(history[-1].train_loss)
 
 
 def test_bfloat16_is_used_on_processors_that_support_it(monkeypatch):
     cpu = torch.device("cpu")
-    for capabilities, precision in (({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+    for capabilities, precision in (
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False
+        )
         assert program.training_precision(cpu) == precision
         assert program.training_precision(torch.device("cuda")) == torch.float32
 
@@ -151,16 +192,27 @@ class Witness(nn.Module):
 
 
 @settings(max_examples=20, deadline=None)
-@given(count=st.integers(2, 600), batch_size=st.integers(1, 700), epochs=st.integers(1, 2), seed=st.integers(0, 2**32))
+@given(
+    count=st.integers(2, 600),
+    batch_size=st.integers(1, 700),
+    epochs=st.integers(1, 2),
+    seed=st.integers(0, 2**32),
+)
 def test_each_image_is_seen_once_per_epoch(count, batch_size, epochs, seed):
     indices = torch.arange(count)
-    images = torch.stack([indices // 256, indices % 256], dim=1).to(torch.uint8).view(count, 2, 1, 1)
+    images = (
+        torch.stack([indices // 256, indices % 256], dim=1).to(torch.uint8).view(count, 2, 1, 1)
+    )
     images = program.ImageSet(images, indices % 2, ("even", "odd"))
     batch_size = max(batch_size, count // 20)  # a step per image takes long
     network = Witness()
-    program.train(network, images, images, epochs=epochs, batch_size=batch_size, learning_rate=1e-4, seed=seed)
+    program.train(
+        network, images, images, epochs=epochs, batch_size=batch_size, learning_rate=1e-4, seed=seed
+    )
     steps = -(-count // batch_size)
-    assert len(network.seen) == epochs * steps and all(len(batch) <= batch_size for batch in network.seen)
+    assert len(network.seen) == epochs * steps and all(
+        len(batch) <= batch_size for batch in network.seen
+    )
     for epoch in range(epochs):
         batches = network.seen[epoch * steps : (epoch + 1) * steps]
         assert sorted(index for batch in batches for index in batch) == indices.tolist()
