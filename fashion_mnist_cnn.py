@@ -1,15 +1,14 @@
 """Train an MLP and a TinyVGG CNN on FashionMNIST, compare them, and save both.
 
     python fashion_mnist_cnn.py                 # train both, compare, draw, save (about a minute)
-    python fashion_mnist_cnn.py --optimizer adam sgd --runs 5   # compare optimizers over 5 seeds
     python fashion_mnist_cnn.py --images DIR    # train on your own images, one folder per class
     python fashion_mnist_cnn.py --networks resnet --epochs 20 --augment   # the best (8 minutes)
     python fashion_mnist_cnn.py --predict FILE  # classify an image with the best network saved
     python fashion_mnist_cnn.py --help          # every option with its default
 
-The figures and results.json are written to assets/, the CNN's weights to models/CNN_model.pth. Open
-assets/explorer.html in a browser to look into the networks just trained.
-Other code loads the CNN with `from fashion_mnist_cnn import load_model; network = load_model()`.
+The CNN's weights are written to models/CNN_model.pth, figures and results.json to assets/. Open
+assets/explorer.html in a browser to look into the networks just trained. Other code loads the CNN
+with `from fashion_mnist_cnn import load_model; network = load_model()`.
 """
 
 import argparse
@@ -82,8 +81,7 @@ class Network(nn.Module):
 
     @classmethod
     def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
-        """Read the sizes off a state dict. Raises KeyError if it is another network's."""
-        raise NotImplementedError
+        raise NotImplementedError  # KeyError if the state dict is another network's
 
 
 class MLP(Network):
@@ -100,22 +98,20 @@ class MLP(Network):
         self, in_features: int = 784, hidden_units: int = 10, num_classes: int = 10
     ) -> None:
         super().__init__()
-        output_layer = nn.Linear(hidden_units, num_classes)
-        self.layer_stack = nn.Sequential(
-            nn.Flatten(), nn.Linear(in_features, hidden_units), nn.ReLU(), output_layer, nn.ReLU()
-        )
-        initialize_weights(self, output_layer)
+        hidden = nn.Linear(in_features, hidden_units)
+        output = nn.Linear(hidden_units, num_classes)
+        self.layer_stack = nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), output, nn.ReLU())
+        initialize_weights(self, output)
         # A class whose logit the last ReLU holds at zero for all of its images gets no gradient and
         # is lost for good. Output-layer biases of one keep every class alive at the start.
-        nn.init.ones_(output_layer.bias)
+        nn.init.ones_(output.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layer_stack(images)
 
     @classmethod
     def build(cls, sizes: NetworkSizes) -> "MLP":
-        in_features = sizes.in_channels * sizes.image_size**2
-        return cls(in_features, sizes.hidden_units, sizes.num_classes)
+        return cls(sizes.in_channels * sizes.image_size**2, sizes.hidden_units, sizes.num_classes)
 
     @classmethod
     def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
@@ -507,8 +503,9 @@ def train(
                 logits, labels = (torch.cat(tensors) for tensors in zip(*recent, strict=True))
                 train_metrics = compute_metrics(logits.float(), labels)
                 # The first epoch, in which most is learned, is evaluated 20 times, on 500 images.
-                evaluated = slice(None if step == steps_per_epoch else 500)
-                test_metrics = evaluate(network, test_set.subset(evaluated))
+                test_metrics = evaluate(
+                    network, test_set if step == steps_per_epoch else test_set.subset(slice(500))
+                )
                 history.append(
                     Record(
                         epoch=epoch - 1 + min(1.0, step * batch_size / len(train_set)),
@@ -1148,10 +1145,10 @@ def plot_feature_maps(
 
 
 # ---- Explorer ------------------------------------------------------------------------------------
-def make_explorer_data(
-    chosen: Mapping[str, TrainedNetwork], test_set: ImageSet, seed: int
-) -> bytes:
-    """Return what assets/explorer.html shows: the weights of its networks, up to 60 test images."""
+def write_explorer(
+    chosen: Mapping[str, TrainedNetwork], test_set: ImageSet, seed: int, folder: Path
+) -> None:
+    """Write the page and its data to folder: weights and up to 60 test images. Raises UserError."""
     generator = torch.Generator().manual_seed(seed)
     sample = test_set.subset(torch.randperm(len(test_set), generator=generator)[:60])
     networks = {}
@@ -1166,14 +1163,8 @@ def make_explorer_data(
         "images": encode(sample.images),
         "networks": networks,
     }
-    return f"window.explorerData = {json.dumps(data)};\n".encode()
-
-
-def write_explorer(
-    chosen: Mapping[str, TrainedNetwork], test_set: ImageSet, seed: int, folder: Path
-) -> None:
-    """Write the page and its data to folder. Raises UserError."""
-    files = {folder / "explorer_data.js": make_explorer_data(chosen, test_set, seed)}
+    script = f"window.explorerData = {json.dumps(data)};\n"
+    files = {folder / "explorer_data.js": script.encode()}
     page = Path(__file__).parent / "assets" / "explorer.html"
     if page.exists():  # not where the script alone was copied
         files[folder / page.name] = page.read_bytes()
@@ -1186,6 +1177,9 @@ def encode(tensor: Tensor) -> str:
 
 
 # ---- Your own images -----------------------------------------------------------------------------
+Files = dict[str, list[Path]]  # of each class, in the order of their names
+
+
 def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[ImageSet, ImageSet]:
     """Return the training set and the test set of a folder of images, on the CPU.
 
@@ -1220,7 +1214,7 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
     return train_set, test_set.subset(torch.randperm(len(test_set), generator=generator))
 
 
-def find_images(folder: Path) -> dict[str, list[Path]]:
+def find_images(folder: Path) -> Files:
     """Return the image files of each class, which is a folder in folder. Raises UserError.
 
     Links to class folders and files are followed, but each file is taken once: a copy could be
@@ -1228,7 +1222,7 @@ def find_images(folder: Path) -> dict[str, list[Path]]:
     """
     readable = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN}
     root = folder.resolve()
-    images: dict[str, list[Path]] = {}
+    images: Files = {}
     skipped = []
     taken = set()
     try:
@@ -1254,9 +1248,6 @@ def find_images(folder: Path) -> dict[str, list[Path]]:
     if empty := [name for name in images if not images[name]]:
         raise UserError(f"{folder} has no image in {', '.join(empty)}")
     return images
-
-
-Files = dict[str, list[Path]]  # of each class
 
 
 def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:

@@ -1,7 +1,9 @@
-"""Train TinyVGG in several widths, with and without augmentation: what more capacity and more varied images bring.
+"""Train TinyVGG in several widths, with and without augmentation.
 
-python benchmarks/capacity.py                # 10 epochs each (about 40 minutes on 2 cores); the table of the README
+python benchmarks/capacity.py    # 10 epochs each (about 40 minutes on 2 cores); the README's table
 python benchmarks/capacity.py --hidden-units 64 --epochs 30 --held-out 10000
+
+It shows what more capacity and more varied images bring.
 """
 
 import argparse
@@ -32,17 +34,20 @@ def main() -> None:
     device = torch.device(arguments.device)
     print_environment(device)
     train_set, test_set = (image_set.to(device) for image_set in program.load_fashion_mnist(DATA))
-    # Of a shuffled training set, so that the held-out images do not depend on the order of the archive.
+    # Of a shuffled training set, so that the held-out images do not depend on the order of the
+    # archive.
     order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
     kept, held_out = (
         train_set.subset(part.to(device))
         for part in (order[arguments.held_out :], order[: arguments.held_out])
     )
     print(
-        f"{arguments.epochs} epochs, seed {arguments.seed}, {len(kept):,} training images; seconds: the fastest epoch\n"
+        f"{arguments.epochs} epochs, seed {arguments.seed}, {len(kept):,} training images; "
+        "seconds: the fastest epoch\n"
     )
     print(
-        "| hidden units | parameters | augmented | training accuracy | held-out | test | seconds per epoch |"
+        "| hidden units | parameters | augmented | training accuracy | held-out | test "
+        "| seconds per epoch |"
     )
     print("|---|---|---|---|---|---|---|", flush=True)
     for hidden_units in arguments.hidden_units:
@@ -65,8 +70,8 @@ def main() -> None:
             )
             print(
                 f"| {hidden_units} | {parameters:,} | {'yes' if augmented else 'no'} "
-                f"| {history[-1].train_accuracy:.2%} | {chosen_by} | {history[-1].test_accuracy:.2%} "
-                f"| {fastest_epoch(history):.1f} |",
+                f"| {history[-1].train_accuracy:.2%} | {chosen_by} "
+                f"| {history[-1].test_accuracy:.2%} | {fastest_epoch(history):.1f} |",
                 flush=True,
             )
 

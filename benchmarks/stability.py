@@ -3,8 +3,9 @@
     python benchmarks/stability.py --seeds 20    # seeds 0 to 19; the table of the README
     python benchmarks/stability.py --seeds 10 --first-seed 1001 --epochs 1 --skip-textbook
 
-The textbook's recipe (SGD at learning rate 0.1, batches of 32, PyTorch's initialization, float32) runs in a
-loop like ours here, on images held in memory: what it ends at is the same, and the wait is shorter.
+The textbook's recipe (SGD at learning rate 0.1, batches of 32, PyTorch's initialization, float32)
+runs in a loop like ours here, on images held in memory: what it ends at is the same, and the wait
+is shorter.
 """
 
 import argparse
@@ -35,7 +36,8 @@ def main() -> None:
     sets = tuple(image_set.to(device) for image_set in program.load_fashion_mnist(DATA))
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     print(
-        f"test accuracy after {arguments.epochs} epochs, seeds {seeds[0]} to {seeds[-1]}; failed: 11 % or less\n"
+        f"test accuracy after {arguments.epochs} epochs, seeds {seeds[0]} to {seeds[-1]}; "
+        "failed: 11 % or less\n"
     )
     print(
         "| network | recipe | mean | sd | min | max | failed |\n|---|---|---|---|---|---|---|",

@@ -1,9 +1,9 @@
 """The comparison as tutorials write it: the program that ours is measured against.
 
-    python benchmarks/textbook.py FOLDER         # trains both models, writes model and figures to FOLDER
+    python benchmarks/textbook.py FOLDER    # trains both models, writes model and figures to FOLDER
 
-Every image is decoded and converted again, one by one, in every epoch; plain SGD at learning rate 0.1,
-batches of 32, PyTorch's default initialization, float32.
+Every image is decoded and converted again, one by one, in every epoch; plain SGD at learning rate
+0.1, batches of 32, PyTorch's default initialization, float32.
 """
 
 import sys

@@ -14,7 +14,8 @@ RAW = REPOSITORY / "data_1/FashionMNIST/raw"
 MODEL = REPOSITORY / "models/CNN_model.pth"
 
 
-# Root may do everything: without these two capabilities a folder without permission is one for root as well.
+# Root may do everything: without these two capabilities a folder without permission is one for root
+# as well.
 WITHOUT_PRIVILEGES = (
     ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
 )
@@ -64,7 +65,7 @@ def make_run(
     history: list[program.Record] | None = None,
     diverged: bool = False,
 ) -> program.TrainedNetwork:
-    """A trained network as the table and the figures see it, of 10,000 test images in ten classes."""
+    """A trained network as the table and figures see it, of 10,000 test images in ten classes."""
     labels = torch.arange(10_000) % 10
     predictions = torch.where(
         torch.arange(10_000) < round(10_000 * accuracy), labels, (labels + 1) % 10

@@ -150,7 +150,7 @@ class RetypedTinyVGG(nn.Module):
 
 
 def count_correct_with_stock_code(model_path: Path) -> int:
-    """Count a saved network's correct predictions with torchvision and a loader, without code of ours."""
+    """Count what a saved network gets right, by torchvision and a loader, without code of ours."""
     network = RetypedTinyVGG().eval()
     network.load_state_dict(torch.load(model_path, weights_only=True))
     test_set = FashionMNIST(REPOSITORY / "data_1", train=False, transform=ToTensor(), download=True)
@@ -277,7 +277,7 @@ def test_a_given_learning_rate_is_used_for_every_optimizer(in_tmp, small_sets):
 
 
 class LeNetOfManyYearsAgo(program.Network):
-    """A network added from outside, with a long name and a layer that no network of the program has."""
+    """A network added from outside: a long name and a layer that no network of the program has."""
 
     model_file = "LeNet_model.pth"
 
@@ -561,7 +561,7 @@ def test_what_is_at_chance_is_marked_and_saved(in_tmp: Path, capsys):
     assert isinstance(program.load_model("models/MLP_model.pth"), program.MLP)
 
 
-STEPS = ["print_table", "analyze", "encode_json", "draw_figures", "make_explorer_data"]
+STEPS = ["print_table", "analyze", "encode_json", "draw_figures", "write_explorer"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -764,7 +764,7 @@ def test_invalid_images_leave_nothing_behind(tmp_path, monkeypatch, capsys, fold
 
 @pytest.fixture
 def garments(tmp_path: Path, fashion_mnist) -> list[str]:
-    """An ankle boot and a pullover: the first as it is in the dataset, the second as a photograph on white."""
+    """An ankle boot as it is in the dataset, and a pullover as a photograph on white."""
     boot, pullover = (Image.fromarray(image[0].numpy()) for image in fashion_mnist[1].images[:2])
     boot.save(tmp_path / "boot.png")
     photograph = Image.new("RGB", (300, 400), "white")

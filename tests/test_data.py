@@ -85,7 +85,7 @@ def test_a_folder_in_place_of_an_archive_is_reported(data_dir: Path):
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
-    """Answers with what its path begins with: a status, other bytes, half of the file, or the file."""
+    """Answers what its path begins with: a status, other bytes, half of the file, or the file."""
 
     def do_HEAD(self) -> None:
         self.do_GET()

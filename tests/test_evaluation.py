@@ -101,7 +101,8 @@ def test_shifts_are_the_mean_over_four_directions_with_black_coming_in():
     accuracies = program.measure_shifts(
         BrightestColumn(), program.ImageSet(images, labels, tuple("abcd")), 2
     )
-    # By one: up and down correct; left, column 0 is lost, and black is predicted as 0. By two: up, all is lost.
+    # By one: up and down correct; left, column 0 is lost, and black is predicted as 0.
+    # By two: up, all is lost.
     assert accuracies[0] == 1.0
     assert accuracies[1] == pytest.approx((1 + 1 + 1 / 4 + 0) / 4)
     assert accuracies[2] == pytest.approx((1 / 4 + 1 + 1 / 4 + 0) / 4)

@@ -1,4 +1,7 @@
-"""assets/explorer.html in a real browser: skipped where there is none, unless REQUIRE_BROWSER is set."""
+"""assets/explorer.html in a real browser.
+
+Skipped where there is none, unless REQUIRE_BROWSER is set.
+"""
 
 import base64
 import functools
@@ -91,7 +94,10 @@ class Explorer:
 def driver() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    quiet = "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+    quiet = (
+        "--disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync"
+    )
     for argument in (
         "--headless=new",
         "--no-sandbox",
@@ -108,14 +114,15 @@ def driver() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 def open_page(driver: webdriver.Chrome, tmp_path: Path) -> Iterator[Callable[..., Explorer]]:
-    """Write a page for networks and test images, and open it; at the end its console must be empty."""
+    """Write a page for networks and test images, and open it.
+
+    At the end its console must be empty.
+    """
     shutil.copy(PAGE, tmp_path)
 
     def open_page(networks: dict[str, nn.Module], test_set: program.ImageSet) -> Explorer:
         trained = {name: make_run(network) for name, network in networks.items()}
-        (tmp_path / "explorer_data.js").write_bytes(
-            program.make_explorer_data(trained, test_set, seed=0)
-        )
+        program.write_explorer(trained, test_set, seed=0, folder=tmp_path)
         return Explorer(driver, (tmp_path / PAGE.name).as_uri())
 
     driver.get_log("browser")
@@ -145,7 +152,10 @@ def assert_logits_are_those_of_pytorch(explorer: Explorer, networks: dict[str, n
         [explorer.run("return [...galleryImage(arguments[0])]", k) for k in range(count)]
     )
     for name, network in networks.items():
-        script = "return labels.map((_, k) => window.explorer.logits(arguments[0], [...galleryImage(k)]))"
+        script = (
+            "return labels.map((_, k) => "
+            "window.explorer.logits(arguments[0], [...galleryImage(k)]))"
+        )
         with torch.inference_mode():
             expected = network.eval()(images.reshape(count, *shape))
         torch.testing.assert_close(
@@ -285,7 +295,8 @@ def test_the_maps_are_explored_by_keyboard(explorer):
 
 def drop(explorer: Explorer, content: bytes, name: str) -> None:
     explorer.run(
-        """const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0)), transfer = new DataTransfer();
+        """const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
+        const transfer = new DataTransfer();
         transfer.items.add(new File([bytes], arguments[1]));
         const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
         document.body.dispatchEvent(new DragEvent("drop", options));""",
@@ -406,8 +417,10 @@ def test_nothing_is_cut_off_at_any_width(explorer, width: int):
 
 
 def test_every_control_has_a_name(explorer):
-    script = """return [...document.querySelectorAll("button, input, [tabindex]")].filter((control) =>
-        !(control.ariaLabel || control.textContent.trim() || control.closest("label")?.textContent)).length"""
+    script = """
+        return [...document.querySelectorAll("button, input, [tabindex]")].filter((control) =>
+            !(control.ariaLabel || control.textContent.trim() ||
+              control.closest("label")?.textContent)).length"""
     assert explorer.run(script) == 0
 
 

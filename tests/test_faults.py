@@ -1,6 +1,7 @@
-"""The started program under faults, each brought about for real: outputs stay whole, one line says what is wrong.
+"""The started program under faults, each brought about for real.
 
-Here is only what a program of its own must show; faults that a call can show stand beside what they test.
+Outputs stay whole, one line says what is wrong. Here is only what a program of its own must show;
+faults that a call can show stand beside what they test.
 """
 
 import itertools
@@ -44,7 +45,10 @@ OUTPUTS = (
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 60 images of lamps and the outputs of a run, made without a terminal and a home folder."""
+    """A folder with 60 images of lamps and the outputs of a run.
+
+    The run is made without a terminal and a home folder.
+    """
     home = tmp_path_factory.mktemp("home")
     home.chmod(0o555)
     bare = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TERM": "dumb", "OMP_NUM_THREADS": "1"}
@@ -125,7 +129,7 @@ PHASES = {  # and about how many seconds each lasts
 
 
 def wait_for_phase(process: subprocess.Popen, folder: Path, phase: str) -> None:
-    """Return as soon as the run in folder has come to phase: by what it writes or by what it prints."""
+    """Return once the run in folder has come to phase: by what it writes or by what it prints."""
     if phase == "saving":
         while process.poll() is None and not temporary_files(folder / "models"):
             time.sleep(0.0005)
@@ -152,7 +156,8 @@ def test_outputs_are_whole_after_sigkill_at_moments_spread_over_a_run(folder: Pa
 
 @pytest.mark.parametrize("phase", ["TinyVGG:", "network"])
 def test_ctrl_c_ends_the_run_in_one_line(folder: Path, phase: str):
-    # While figures are drawn the numbers may be written already: they are no part of the figures' group.
+    # While figures are drawn the numbers may be written already: they are no part of the figures'
+    # group.
     names = OUTPUTS[1:] if phase == "network" else OUTPUTS
     before = read_outputs(folder, names)
     process = start(folder, *(["--epochs", "100000"] if phase == "TinyVGG:" else []))

@@ -39,7 +39,10 @@ def test_the_resnet_is_deeper_normalized_and_has_shortcuts():
 
 
 def test_the_resnet_does_not_see_where_a_garment_is():
-    """Shifted by four pixels, one position after both poolings, far from the frame, it gives the same logits."""
+    """Shifted by four pixels, far from the frame, it gives the same logits.
+
+    Four pixels are one position after both poolings.
+    """
     image = torch.zeros(1, 1, 128, 128)
     image[:, :, 56:72, 52:72] = torch.rand(16, 20)
     network = program.ResNet().eval()

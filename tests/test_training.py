@@ -177,7 +177,10 @@ def test_bfloat16_is_used_on_processors_that_support_it(monkeypatch):
 
 
 class Witness(nn.Module):
-    """A network that records which images it is trained on, each known by its one pixel of two channels."""
+    """A network that records which images it is trained on.
+
+    Each is known by its one pixel of two channels.
+    """
 
     def __init__(self) -> None:
         super().__init__()
