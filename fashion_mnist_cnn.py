@@ -13,6 +13,7 @@ with `from fashion_mnist_cnn import load_model; network = load_model()`.
 
 import argparse
 import base64
+import glob
 import gzip
 import io
 import itertools
@@ -26,14 +27,29 @@ import struct
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeVar
+
+if sys.platform == "linux":
+    PROCESSORS = os.sched_getaffinity(0)  # before OpenMP keeps this thread to one of them
+if __name__ == "__main__" and not {"torch", "IPython"} & sys.modules.keys():
+    # In a process of its own, which only saves figures: no backend that shows them is needed.
+    os.environ["MPLBACKEND"] = "Agg"
+    chosen_by_user = [name for name in os.environ if name.startswith(("OMP_", "GOMP_"))]
+    if sys.platform == "linux" and not chosen_by_user:
+        # After each operation a thread spins until the others are done. If another program has
+        # taken the processor of one of them, that is long: training is 50 times slower. So spin
+        # briefly, and keep each thread to a processor of its own, so that all run at one time.
+        os.environ["GOMP_SPINCOUNT"] = "10000"
+        os.environ["OMP_PROC_BIND"] = "true"
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +63,6 @@ from torchvision.datasets.utils import check_integrity
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 from tqdm import tqdm
-from tqdm.contrib.concurrent import thread_map
 
 if TYPE_CHECKING:  # imported where it is used, as torchmetrics and mlxtend: together they take 2 s
     from matplotlib.axes import Axes
@@ -82,43 +97,6 @@ class Network(nn.Module):
     @classmethod
     def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
         raise NotImplementedError  # KeyError if the state dict is another network's
-
-
-class MLP(Network):
-    """Two fully connected layers. The image is flattened: which pixels are neighbours is lost.
-
-    Takes float32 (N, C, H, W) in [0, 1], returns logits (N, num_classes); in_features = C * H * W.
-    The ReLU after the last layer is part of the textbook exercise: no logit can be negative.
-    """
-
-    model_file = "MLP_model.pth"
-    in_explorer = True
-
-    def __init__(
-        self, in_features: int = 784, hidden_units: int = 10, num_classes: int = 10
-    ) -> None:
-        super().__init__()
-        hidden = nn.Linear(in_features, hidden_units)
-        output = nn.Linear(hidden_units, num_classes)
-        self.layer_stack = nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), output, nn.ReLU())
-        initialize_weights(self, output)
-        # A class whose logit the last ReLU holds at zero for all of its images gets no gradient and
-        # is lost for good. Output-layer biases of one keep every class alive at the start.
-        nn.init.ones_(output.bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layer_stack(images)
-
-    @classmethod
-    def build(cls, sizes: NetworkSizes) -> "MLP":
-        return cls(sizes.in_channels * sizes.image_size**2, sizes.hidden_units, sizes.num_classes)
-
-    @classmethod
-    def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
-        hidden_units, in_features = state["layer_stack.1.weight"].shape
-        in_channels = 1 if math.isqrt(in_features) ** 2 == in_features else 3
-        image_size = math.isqrt(in_features // in_channels)
-        return NetworkSizes(in_channels, image_size, hidden_units, len(state["layer_stack.3.bias"]))
 
 
 class TinyVGG(Network):
@@ -172,6 +150,43 @@ class TinyVGG(Network):
         num_classes, features = state["classifier.1.weight"].shape
         image_size = 4 * math.isqrt(features // hidden_units)
         return NetworkSizes(in_channels, image_size, hidden_units, num_classes)
+
+
+class MLP(Network):
+    """Two fully connected layers. The image is flattened: which pixels are neighbours is lost.
+
+    Takes float32 (N, C, H, W) in [0, 1], returns logits (N, num_classes); in_features = C * H * W.
+    The ReLU after the last layer is part of the textbook exercise: no logit can be negative.
+    """
+
+    model_file = "MLP_model.pth"
+    in_explorer = True
+
+    def __init__(
+        self, in_features: int = 784, hidden_units: int = 10, num_classes: int = 10
+    ) -> None:
+        super().__init__()
+        hidden = nn.Linear(in_features, hidden_units)
+        output = nn.Linear(hidden_units, num_classes)
+        self.layer_stack = nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), output, nn.ReLU())
+        initialize_weights(self, output)
+        # A class whose logit the last ReLU holds at zero for all of its images gets no gradient and
+        # is lost for good. Output-layer biases of one keep every class alive at the start.
+        nn.init.ones_(output.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer_stack(images)
+
+    @classmethod
+    def build(cls, sizes: NetworkSizes) -> "MLP":
+        return cls(sizes.in_channels * sizes.image_size**2, sizes.hidden_units, sizes.num_classes)
+
+    @classmethod
+    def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
+        hidden_units, in_features = state["layer_stack.1.weight"].shape
+        in_channels = 1 if math.isqrt(in_features) ** 2 == in_features else 3
+        image_size = math.isqrt(in_features // in_channels)
+        return NetworkSizes(in_channels, image_size, hidden_units, len(state["layer_stack.3.bias"]))
 
 
 class Residual(nn.Sequential):
@@ -279,23 +294,34 @@ def to_float(images: Tensor) -> Tensor:
 def load_fashion_mnist(root: str | Path) -> tuple[ImageSet, ImageSet]:
     """Return FashionMNIST's training set (60,000 images) and test set (10,000), on the CPU.
 
-    They are read from the four official archives in root/FashionMNIST/raw, which are downloaded if
-    one is missing or corrupt. Raises UserError if that fails.
+    They are read from the four official archives in root/FashionMNIST/raw or in root itself, here
+    or beside the script. If one is missing or corrupt, they are downloaded to the former. Raises
+    UserError if that fails.
     """
+    archives = dict(FashionMNIST.resources)
     folder = Path(root, "FashionMNIST", "raw")
-    checksums = dict(FashionMNIST.resources)
     try:
-        if not all(check_integrity(folder / name, md5) for name, md5 in checksums.items()):
-            download_archives(folder)
-        contents = [read_archive(folder / name) for name in checksums]
+        beside = Path(__file__).parent
+        for candidate in (folder, Path(root), beside / folder, beside / root):
+            if all(check_integrity(candidate / name, md5) for name, md5 in archives.items()):
+                break
+        else:
+            candidate = download_archives(folder)
+        contents = [read_archive(candidate / name) for name in archives]
     except (OSError, RuntimeError) as error:  # RuntimeError: torchvision found no intact archive
-        hint = "put the four archives there, or name another folder with --data-dir"
+        hint = f"put {', '.join(archives)} there or into {root}, or name a folder with --data-dir"
         raise UserError(f"FashionMNIST cannot be read from {folder}: {error}; {hint}") from error
     train_images, train_labels, test_images, test_labels = contents
     class_names = tuple(FashionMNIST.classes)
     train_set = ImageSet(train_images.view(-1, 1, 28, 28), train_labels.long(), class_names)
     test_set = ImageSet(test_images.view(-1, 1, 28, 28), test_labels.long(), class_names)
     return train_set, test_set
+
+
+def locate(path: str | Path) -> Path:
+    """Return path, or if there is nothing, what stands there beside the script."""
+    beside = Path(__file__).parent / path
+    return beside if beside.exists() and not Path(path).exists() else Path(path)
 
 
 def read_archive(path: Path) -> Tensor:
@@ -310,18 +336,25 @@ def read_archive(path: Path) -> Tensor:
 TEMPORARY_PREFIX = ".fashion_mnist_cnn-"  # of files and folders not in their final place yet
 
 
-def download_archives(folder: Path) -> None:
+def download_archives(folder: Path) -> Path:
     """Let torchvision download the archives; they are moved into folder when all are whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(15)  # seconds; torchvision would wait forever for an answer
     try:
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as root:
+        parent = existing_folder(folder)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=parent) as root:
             downloaded = FashionMNIST(root, download=True).raw_folder
+            folder.mkdir(parents=True, exist_ok=True)
             for name, _ in FashionMNIST.resources:
                 os.replace(Path(downloaded, name), folder / name)
     finally:
         socket.setdefaulttimeout(timeout)
+    return folder
+
+
+def existing_folder(folder: Path) -> Path:
+    """Return folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 # ---- Evaluation ----------------------------------------------------------------------------------
@@ -482,7 +515,7 @@ def train(
     for epoch in range(1, epochs + 1):
         evaluation_interval = math.ceil(steps_per_epoch / 20) if epoch == 1 else steps_per_epoch
         order = torch.randperm(len(train_set), generator=order_generator).to(device)
-        batches = progress_bar(order.split(batch_size), f"epoch {epoch}/{epochs}")
+        batches = progress_bar(order.split(batch_size), f"epoch {epoch}/{epochs}", steps_per_epoch)
         for step, indices in enumerate(batches, start=1):
             network.train()  # evaluation has left it in eval mode
             images, labels = train_set.images[indices], train_set.labels[indices]
@@ -579,9 +612,11 @@ def own_share(train_set: ImageSet) -> ImageSet:
 T = TypeVar("T")
 
 
-def progress_bar(items: Sequence[T], description: str) -> "tqdm[T]":
-    """Return items behind a bar that is gone at the end; none is shown without a terminal."""
-    return tqdm(items, description, leave=False, disable=True if process_rank()[0] else None)
+def progress_bar(items: Iterable[T], description: str, total: int) -> "tqdm[T]":
+    """Return items behind a bar, gone at the end, which a terminal or a notebook shows."""
+    is_shown = "ipykernel" in sys.modules or sys.stderr.isatty()
+    disable = process_rank()[0] > 0 or not is_shown
+    return tqdm(items, description, total, leave=False, disable=disable)
 
 
 # ---- Trained networks ----------------------------------------------------------------------------
@@ -787,8 +822,7 @@ def check_writable(folder: Path, option: str) -> None:
     A folder that does not exist is not made: its nearest parent is tried.
     """
     try:
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=existing) as file:
+        with tempfile.TemporaryFile(dir=existing_folder(folder)) as file:
             file.write(bytes(2**20))
     except OSError as error:
         reason = f"cannot write to the folder {folder}: {error.strerror}"
@@ -839,13 +873,13 @@ def save_network(run: TrainedNetwork, dataset: str, classes: Sequence[str], fold
 def load_model(
     path: str | Path = "models/CNN_model.pth", device: str | torch.device = "cpu"
 ) -> Network:
-    """Return the network saved at path, in eval mode on device.
+    """Return the network saved at path, here or beside the script, in eval mode on device.
 
     Which of NETWORKS it is, and its sizes, are read off its weights. Nothing in the file is
     executed. Raises UserError, a ValueError, unless it is a finite float32 state dict of one.
     """
     try:
-        state = load_state_dict(path)
+        state = load_state_dict(locate(path))
         kind, sizes = recognize_network(state)
         network = fill_network(kind, sizes, state)
     except OSError as error:
@@ -909,7 +943,7 @@ def read_metadata(path: Path, network: Network) -> ModelMetadata:
     Raises UserError if the two do not agree.
     """
     state = network.state_dict()
-    json_path = path.with_suffix(".json")
+    json_path = locate(path).with_suffix(".json")
     if not json_path.exists():
         sizes = network.read_sizes(state)
         classes = [f"class {label}" for label in range(sizes.num_classes)]
@@ -926,6 +960,8 @@ def read_metadata(path: Path, network: Network) -> ModelMetadata:
 
 # ---- Figures -------------------------------------------------------------------------------------
 # Okabe and Ito's colours, which the colour-blind can tell apart too.
+# Fonts of Linux, Windows and macOS for other alphabets and emoji.
+FONTS = ("Noto Sans CJK JP", "Noto Emoji", "Yu Gothic", "Segoe UI Emoji", "Hiragino Sans")
 COLORS = ("#E69F00", "#0072B2", "#CC79A7", "#56B4E9", "#009E73", "#D55E00", "#F0E442", "#000000")
 
 
@@ -945,8 +981,12 @@ def draw_figures(
     examples, mistakes = choose_examples(shown, trained[0].seed)
     count = f"{len(test_set):,} test images"
     shifted = f"{analysis.images:,} test images, shifted in four directions"
-    # Names of classes and folders are text, even where they have two dollar signs.
-    with matplotlib.rc_context({"text.parse_math": False}):
+    # Names of classes and folders are text, in whatever alphabet, even with two dollar signs in it.
+    with (
+        matplotlib.rc_context({"text.parse_math": False, "font.family": find_fonts()}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         figures = {
             "accuracy_model_graph.png": plot_accuracy(trained, f"{dataset}, {count}"),
             "learning_curves.png": plot_learning_curves(trained, f"Learning curves on {dataset}"),
@@ -965,6 +1005,14 @@ def draw_figures(
                 shown.network, images, analysis.dead_channels
             )
         return {name: render(figure) for name, figure in figures.items()}
+
+
+def find_fonts() -> list[str]:
+    """Return the installed fonts of FONTS after matplotlib's own, which lacks their characters."""
+    from matplotlib.font_manager import get_font_names
+
+    installed = set(get_font_names())
+    return ["DejaVu Sans", *(name for name in FONTS if name in installed)]
 
 
 def render(figure: "Figure") -> bytes:
@@ -1070,21 +1118,21 @@ def draw_curves(axes: "Axes", run: TrainedNetwork, measure: str, color: str) -> 
 
 def plot_confusion_matrix(run: TrainedNetwork, class_names: Sequence[str]) -> "Figure":
     """Draw the confusion matrix, rows the true class, as counts and shares of each row."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # mlxtend draws through pyplot, which would otherwise look for a screen
     import matplotlib.pyplot as plt
     from mlxtend.plotting import plot_confusion_matrix
 
     side = min(40, max(9, 0.9 * len(class_names)))  # inches
     matrix = run.metrics.confusion_matrix.numpy(force=True)
-    figure, axes = plot_confusion_matrix(
-        matrix, figsize=(side, side), show_normed=True, class_names=class_names
-    )
-    plt.close(figure)  # pyplot would keep it in memory for good
-    figure.set_layout_engine("constrained")
     title = f"{run.name}: {run.metrics.accuracy:.2%} of {matrix.sum():,} test images correct"
-    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    figure, (axes,) = new_figure(title, (side, side))
+    with plt.ioff():
+        unused = plt.figure()  # mlxtend labels pyplot's current axes, which may be someone's own
+        plot_confusion_matrix(matrix, show_normed=True, figure=figure, axis=axes)
+        plt.close(unused)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, class_names)
     return figure
 
 
@@ -1197,12 +1245,11 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
     else:
         train_files, test_files = hold_out(find_images(folder), generator)
     paths = [*itertools.chain(*train_files.values(), *test_files.values())]
-    read_all = partial(thread_map, max_workers=os.cpu_count(), leave=False, disable=None)
     if not image_size:
-        sizes = {header.size for header in read_all(read_image, paths)}
+        sizes = {header.size for header in map_files(read_image, paths)}
         image_size = 28 if sizes == {(28, 28)} else 64
     read = partial(read_square, mode="RGB", image_size=image_size)
-    images = torch.stack(read_all(read, paths))
+    images = torch.stack(map_files(read, paths))
     if (images == images[:, :1]).all():  # grey
         images = images[:, :1]
     class_names = tuple(printable(name) for name in train_files)
@@ -1220,7 +1267,6 @@ def find_images(folder: Path) -> Files:
     Links to class folders and files are followed, but each file is taken once: a copy could be
     both trained and tested on.
     """
-    readable = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN}
     root = folder.resolve()
     images: Files = {}
     skipped = []
@@ -1233,8 +1279,8 @@ def find_images(folder: Path) -> Files:
                 continue
             images[class_folder.name] = []
             for path in sorted(class_folder.resolve().rglob("*")):
-                is_image = path.suffix.lower() in readable and path.name[0] != "."
-                if is_image and path.is_file() and path.resolve() not in taken:
+                is_new = path.is_file() and path.resolve() not in taken
+                if is_new and is_image_name(path):
                     images[class_folder.name].append(path)
                     taken.add(path.resolve())
                 elif path.is_symlink() or not path.is_dir():
@@ -1250,6 +1296,12 @@ def find_images(folder: Path) -> Files:
     return images
 
 
+def is_image_name(path: str | Path) -> bool:
+    """Whether a path ends like an image that Pillow reads, and is not hidden."""
+    file_format = Image.registered_extensions().get(Path(path).suffix.lower())
+    return file_format in Image.OPEN and not Path(path).name.startswith(".")
+
+
 def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
     """Return the files to train on and, one in five of each class, those to test on."""
     train_files = {}
@@ -1262,6 +1314,18 @@ def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
         test_files[name] = shuffled[:count]
         train_files[name] = shuffled[count:]
     return train_files, test_files
+
+
+def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T]:
+    """Return function of each path, by one thread per processor."""
+    with ThreadPoolExecutor(os.cpu_count(), initializer=leave_processor) as pool:
+        return list(progress_bar(pool.map(function, paths), "reading images", len(paths)))
+
+
+def leave_processor() -> None:
+    """Let this thread run on all processors: it has inherited the one that OpenMP gave to main."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, PROCESSORS)
 
 
 def label_files(files: Files) -> Tensor:
@@ -1462,8 +1526,10 @@ def run(settings: Settings) -> int:
     dataset = printable(subfolder) or "FashionMNIST"
     train_set, test_set = load_images(settings)
     environment = describe_environment(torch.device(settings.device))
-    counts = f"{len(train_set):,} training, {len(test_set):,} test images"
-    print(f"{dataset}: {counts} on {environment['device_name']}")
+    print(
+        f"{dataset}: {len(train_set):,} training, {len(test_set):,} test images "
+        f"on {environment['device_name']}"
+    )
 
     trained = train_networks(settings, train_set, test_set, dataset, models_dir)
     if process_rank()[0]:  # the first process speaks for all
@@ -1493,7 +1559,8 @@ def run(settings: Settings) -> int:
         figures = draw_figures(trained, shown, test_set, analysis, dataset)
         write_files({assets_dir / name: content for name, content in figures.items()})
         write_explorer(chosen, test_set, settings.seed, assets_dir)
-    print(f"\n{' and '.join(chosen)}: in {models_dir}{os.sep}, all else in {assets_dir}{os.sep}")
+        print(*(assets_dir / name for name in (*figures, "explorer.html")), sep="\n")
+    print(f"{assets_dir / 'results.json'}\n{' and '.join(chosen)}: in {models_dir}{os.sep}")
     if unsaved := sorted({run.name for run in trained} - chosen.keys()):
         raise UserError(f"every run of {' and '.join(unsaved)} diverged, and none was saved")
     return 0
@@ -1516,9 +1583,9 @@ def train_networks(
     in_channels, _, image_size = train_set.images.shape[1:]
     own_images = own_share(train_set)
     seeds = range(settings.seed, settings.seed + settings.runs)
-    combinations = list(itertools.product(seeds, settings.optimizer, settings.networks))
+    combinations = itertools.product(seeds, settings.optimizer, settings.networks)
     trained: list[TrainedNetwork] = []
-    for seed, optimizer_name, network_name in progress_bar(combinations, "runs"):
+    for seed, optimizer_name, network_name in combinations:
         torch.manual_seed(seed)
         kind = NETWORKS[network_name]
         optimizer = OPTIMIZERS[optimizer_name].name
@@ -1602,7 +1669,7 @@ def predict(settings: Settings) -> int:
     if len(metadata.classes) < 2:
         raise UserError(f"{path} has one output, not one for each of several classes")
     exit_code = 0
-    for image_path in settings.predict:
+    for image_path in expand_paths(settings.predict):
         try:
             image, preparation = prepare_image(image_path, metadata)
         except UserError as error:
@@ -1632,9 +1699,17 @@ def predict(settings: Settings) -> int:
     return exit_code
 
 
+def expand_paths(paths: Iterable[str]) -> Iterator[str]:
+    """Yield each file itself, the images in a folder, those that match what no shell expanded."""
+    for path in paths:
+        pattern = os.path.join(glob.escape(path), "*") if os.path.isdir(path) else path
+        matches = [match for match in sorted(glob.glob(pattern)) if is_image_name(match)]
+        yield from [path] if os.path.isfile(path) or not matches else matches
+
+
 def find_best_model(folder: Path) -> Path:
     """Return the saved network that has the highest test accuracy in its JSON file."""
-    paths = [folder / kind.model_file for kind in NETWORKS.values()]
+    paths = [locate(folder / kind.model_file) for kind in NETWORKS.values()]
     saved = [path for path in paths if path.exists()]
     return max(saved, key=read_test_accuracy, default=folder / "CNN_model.pth")
 
@@ -1674,7 +1749,7 @@ def join_processes(device: str) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group()
     if distributed.get_rank() > 0:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w", errors="backslashreplace")  # noqa: SIM115
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -1682,6 +1757,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An invalid command line exits with 2.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # elsewhere than in a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that its encoding lacks
     settings = parse_args(argv)
     out_of_memory = "out of memory; a smaller --batch-size or --hidden-units needs less"
     try:
@@ -1711,5 +1788,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):  # None where it is closed
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+        sys.stdout.reconfigure(line_buffering=True)
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 python benchmarks/speed.py    # 1 seed; ours with 1 and with 3 epochs, the textbook with 3
 python benchmarks/speed.py --seeds 3 --device cuda
+python benchmarks/speed.py --beside    # only the table beside other programs (about 6 minutes)
 """
 
 import argparse
@@ -30,6 +31,53 @@ FORWARD = {
 }
 
 
+# How OpenMP's threads wait: as the program has it, as OpenMP does of itself, and other ways tried.
+WAITING = {
+    "the program": {"GOMP_SPINCOUNT": "10000", "OMP_PROC_BIND": "true"},
+    "OpenMP's own": {},
+    "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
+    "GOMP_SPINCOUNT=3000": {"GOMP_SPINCOUNT": "3000"},
+    "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
+    "OMP_NUM_THREADS=1": {"OMP_NUM_THREADS": "1"},
+}
+# Prints seconds per 60,000 images in training steps, and per 10,000 images evaluated.
+MEASURE_OURS = """
+import sys, time
+sys.path[:0] = [{folder!r}, {folder!r} + "/benchmarks"]
+import fashion_mnist_cnn as program
+from speed import train_ours
+from textbook import DATA
+train_set, test_set = program.load_fashion_mnist(DATA)
+history = train_ours(program.TinyVGG, 0, 2, train_set.subset(slice(12800)), test_set.subset(slice(100)))
+seconds = history[-1].training_seconds - history[-2].training_seconds
+start = time.perf_counter()
+program.predict_logits(program.TinyVGG(), test_set.images[:2000])
+print(seconds * 60000 / 12800, (time.perf_counter() - start) * 5)
+"""
+MEASURE_TEXTBOOK = """
+import sys
+sys.path[:0] = [{folder!r}, {folder!r} + "/benchmarks"]
+from textbook import TinyVGG, build_textbook_model, train_textbook
+print(train_textbook(build_textbook_model(TinyVGG, 0), epochs=1, images=12800) * 60000 / 12800, 0)
+"""
+# Another program, in a session of its own as another terminal's or a browser's would be.
+NEIGHBOURS = {
+    "alone": "",
+    "beside a Python loop": "while True: sum(range(10_000))",
+    "beside a training of one thread": """
+import torch
+torch.set_num_threads(1)
+layers = torch.nn.Sequential(
+    torch.nn.Conv2d(1, 10, 3), torch.nn.ReLU(), torch.nn.Conv2d(10, 10, 3), torch.nn.MaxPool2d(2)
+)
+images = torch.rand(128, 1, 28, 28)
+while True:
+    layers.zero_grad()
+    layers(images).square().mean().backward()
+""",
+}
+
+
 def print_environment(device: torch.device) -> None:
     print(
         ", ".join(f"{key} {value}" for key, value in program.describe_environment(device).items())
@@ -45,9 +93,12 @@ def main() -> None:
         "--epochs", type=int, default=3, help="epochs of the textbook and of our longer run (3)"
     )
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--beside", action="store_true", help="only beside other programs")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     print_environment(device)
+    if arguments.beside:
+        return print_beside_others()
     train_set, test_set = (image_set.to(device) for image_set in program.load_fashion_mnist(DATA))
 
     seconds: dict[tuple[str, str], list[float]] = {}
@@ -68,6 +119,7 @@ def main() -> None:
     print_utilization(IMAGES / mean(seconds["TinyVGG", "ours, 1 epochs"]), device)
     if device.type == "cpu":
         print_whole_programs()
+        print_beside_others()
 
 
 def train_ours(
@@ -172,6 +224,40 @@ def print_whole_programs() -> None:
     for name in starts:
         fastest = min(times[name] for times in rounds)
         print(f"{name:<40}{fastest:>7.2f} s{fastest / base:>14.2f}")
+
+
+def print_beside_others() -> None:
+    """Print seconds per epoch of TinyVGG beside other programs, by how the threads wait."""
+    print(
+        "\n| seconds per epoch (evaluation of 10,000 images) |"
+        + "".join(f" {name} |" for name in NEIGHBOURS)
+    )
+    print("|---|" + "---|" * len(NEIGHBOURS), flush=True)
+    rows = {name: (MEASURE_OURS, options) for name, options in WAITING.items()}
+    rows["the textbook loop"] = (MEASURE_TEXTBOOK, {})
+    for name, (code, options) in rows.items():
+        cells = [measure_beside(neighbour, code, options) for neighbour in NEIGHBOURS.values()]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def measure_beside(neighbour: str, code: str, options: dict[str, str]) -> str:
+    """Run code with OpenMP's options beside a neighbour; return what it measured."""
+    kept = {name: value for name, value in os.environ.items() if "OMP_" not in name}
+    other = None
+    if neighbour:
+        other = subprocess.Popen([sys.executable, "-c", neighbour], start_new_session=True)
+        time.sleep(5)  # it imports torch
+    try:
+        command = [sys.executable, "-c", code.format(folder=str(REPOSITORY))]
+        printed = subprocess.run(
+            command, env=kept | options, stdout=subprocess.PIPE, check=True
+        ).stdout
+    finally:
+        if other:
+            other.kill()
+            other.wait()
+    epoch, evaluation = map(float, printed.split())
+    return f"{epoch:.1f} ({evaluation:.1f})" if evaluation else f"{epoch:.1f}"
 
 
 def run_program(command: list[str]) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torchvision import datasets
 from torchvision.transforms import ToTensor
 
@@ -34,9 +34,12 @@ def build_textbook_model(kind: type[nn.Module], seed: int, hidden_units: int = 1
     return model
 
 
-def train_textbook(model: nn.Module, epochs: int = EPOCHS, device: str = "cpu") -> float:
+def train_textbook(
+    model: nn.Module, epochs: int = EPOCHS, device: str = "cpu", images: int = 60_000
+) -> float:
     """Train model as tutorials do; return the seconds spent in the training loop."""
     train_data = datasets.FashionMNIST(DATA, train=True, transform=ToTensor(), download=True)
+    train_data = Subset(train_data, range(images))
     loader = DataLoader(train_data, batch_size=BATCH_SIZE, shuffle=True)
     loss_function = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
@@ -44,8 +47,8 @@ def train_textbook(model: nn.Module, epochs: int = EPOCHS, device: str = "cpu") 
     start = time.perf_counter()
     for _ in range(epochs):
         total = 0.0
-        for images, labels in loader:
-            loss = loss_function(model(images.to(device)), labels.to(device))
+        for batch, labels in loader:
+            loss = loss_function(model(batch.to(device)), labels.to(device))
             total += loss.item()
             optimizer.zero_grad()
             loss.backward()
