@@ -32,8 +32,8 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeVar
@@ -54,7 +54,7 @@ if __name__ == "__main__" and not {"torch", "IPython"} & sys.modules.keys():
 import torch
 import torch.nn.functional as F
 import torchvision
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFile, ImageFilter, ImageOps
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
@@ -275,15 +275,17 @@ class ImageSet:
     images: Tensor  # uint8 (N, C, H, W) in [0, 255]: bytes take a quarter of the memory of floats
     labels: Tensor  # int64 (N,), each an index into class_names
     class_names: tuple[str, ...]
+    depth: float = 255  # what white was in the files
+    unreadable: int = 0  # files that were left out
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: str | torch.device) -> "ImageSet":
-        return ImageSet(self.images.to(device), self.labels.to(device), self.class_names)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def subset(self, indices: Tensor | slice) -> "ImageSet":
-        return ImageSet(self.images[indices], self.labels[indices], self.class_names)
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -480,7 +482,7 @@ def train(
     learning_rate: float,
     seed: int,
     optimizer_name: str = "adam",
-    augmented: bool = False,
+    augmented: "bool | Augmentation" = False,
     after_evaluation: Callable[[TrainingState], None] | None = None,
 ) -> list[Record]:
     """Train network in place and return its learning curves.
@@ -488,10 +490,10 @@ def train(
     They have up to 20 records of the first epoch, and one of each later one. Network and sets must
     be on one device. optimizer_name is a key of OPTIMIZERS; the learning rate rises to
     learning_rate and falls to almost zero (one-cycle policy, Smith and Topin 2018,
-    arXiv:1708.07120). augmented: mirror and shift the images at random. seed decides the order of
-    the images, how they are augmented, and nothing else. If a weight is not finite at the end of an
-    epoch, training ends. Under torchrun each process has its own train_set, and batch_size is that
-    of all together.
+    arXiv:1708.07120). augmented: change the images at random, True as Augmentation() says. seed
+    decides the order of the images, how they are augmented, and nothing else. If a weight is not
+    finite at the end of an epoch, training ends. Under torchrun each process has its own train_set,
+    and batch_size is that of all together.
     """
     device = train_set.images.device
     rank, processes = process_rank()
@@ -520,7 +522,7 @@ def train(
             network.train()  # evaluation has left it in eval mode
             images, labels = train_set.images[indices], train_set.labels[indices]
             if augmented:
-                images = augment(images, augment_generator)
+                images = augment(images, augmented, augment_generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
                 logits = model(to_float(images))
             # Label smoothing (Szegedy et al. 2016, arXiv:1512.00567): be right, but not certain.
@@ -558,23 +560,83 @@ def train(
     return history
 
 
-def augment(images: Tensor, generator: torch.Generator | None, max_shift: int = 2) -> Tensor:
-    """Return uint8 images (N, C, H, W), each mirrored and shifted at random, black around it.
+@dataclass(frozen=True)
+class Augmentation:
+    """How much each training image is changed at random; by default as FashionMNIST's are."""
 
-    max_shift is the largest shift in each direction, in pixels.
-    """
+    mirror: bool = True  # half of the images
+    shift: float = 1 / 14  # at most, as a share of the side: 2 of 28 pixels
+    zoom: float = 0.0  # at most, larger or smaller by this share
+    rotation: float = 0.0  # at most, in degrees
+    color: float = 0.0  # brightness, contrast and colour at most, up or down by this share
+    patch: float = 0.0  # the share of images that get a rectangle in a random grey
+    padding: str = "zeros"  # what is around: black, or "reflection" of the image
+
+
+def augment(
+    images: Tensor, augmented: bool | Augmentation, generator: torch.Generator | None
+) -> Tensor:
+    """Return uint8 images (N, C, H, W), each changed at random in a way of its own."""
+    how = augmented if isinstance(augmented, Augmentation) else Augmentation()
+    changed = move(images.float(), how, generator)
+    if how.color:
+        changed = recolor(changed, how.color, generator)
+    if how.patch:
+        changed = add_patches(changed, how.patch, generator)
+    return changed.clamp(0, 255).round().byte()
+
+
+def draw_numbers(images: Tensor, most: float, generator: torch.Generator | None) -> Tensor:
+    """Return a random number from -most to most for each image: float32 (N, 1, 1, 1)."""
+    shape = (len(images), 1, 1, 1)
+    return most * (2 * torch.rand(shape, generator=generator, device=images.device) - 1)
+
+
+def move(images: Tensor, how: Augmentation, generator: torch.Generator | None) -> Tensor:
+    """Mirror, rotate, zoom and shift each of the float images (N, C, H, W)."""
     count, _, height, width = images.shape
     device = images.device
+    angle = draw_numbers(images, math.radians(how.rotation), generator).flatten()
+    zoom = 1 + draw_numbers(images, how.zoom, generator).flatten()
     mirrored = torch.randint(2, (count,), generator=generator, device=device)
-    shifts = torch.randint(2 * max_shift + 1, (2, count), generator=generator, device=device)
-    # A map from the pixels of the result to those of the image: row by row, factors and an offset.
+    direction = 1 - 2 * mirrored * how.mirror
+    # A map from the pixels of the result to those of the image, both from -1 to 1.
     maps = torch.zeros(count, 2, 3, device=device)
-    maps[:, 0, 0] = 1 - 2 * mirrored
-    maps[:, 1, 1] = 1
-    maps[:, 0, 2] = 2 * (shifts[0] - max_shift) / width  # the image reaches from -1 to 1
-    maps[:, 1, 2] = 2 * (shifts[1] - max_shift) / height
+    maps[:, 0, 0] = angle.cos() / zoom * direction
+    maps[:, 0, 1] = -angle.sin() / zoom
+    maps[:, 1, 0] = angle.sin() / zoom * direction
+    maps[:, 1, 1] = angle.cos() / zoom
+    for axis, side in enumerate((width, height)):
+        most = round(how.shift * side)  # whole pixels leave the image as sharp as it is
+        pixels = torch.randint(-most, most + 1, (count,), generator=generator, device=device)
+        maps[:, axis, 2] = 2 * pixels / side
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-    return F.grid_sample(images.float(), grid, mode="nearest", align_corners=False).byte()
+    return F.grid_sample(images, grid, padding_mode=how.padding, align_corners=False)
+
+
+def recolor(images: Tensor, most: float, generator: torch.Generator | None) -> Tensor:
+    """Change brightness, contrast and colour of each of the float images (N, C, H, W)."""
+    images = images * (1 + draw_numbers(images, most, generator))
+    average = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = average + (images - average) * (1 + draw_numbers(images, most, generator))
+    grey = images.mean(dim=1, keepdim=True)
+    return grey + (images - grey) * (1 + draw_numbers(images, most, generator))
+
+
+def add_patches(images: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+    """Put a rectangle in a random grey on a share of the float images (N, C, H, W).
+
+    No single part may decide the class (random erasing, Zhong et al. 2017, arXiv:1708.04896).
+    """
+    is_inside = draw_numbers(images, 0.5, generator) + 0.5 < share
+    for dim in (2, 3):
+        shape = [1, 1, 1, 1]
+        shape[dim] = images.shape[dim]
+        places = torch.linspace(-1, 1, images.shape[dim], device=images.device).view(shape)
+        middle = draw_numbers(images, 1, generator)
+        half_size = (2 + draw_numbers(images, 1, generator)) / 7  # of a side from -1 to 1
+        is_inside = is_inside & ((places - middle).abs() < half_size)
+    return torch.where(is_inside, 127.5 + draw_numbers(images, 127.5, generator), images)
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
@@ -853,17 +915,19 @@ class ModelMetadata:
     hidden_units: int
     dataset: str = ""
     test_accuracy: float | None = None
+    depth: float = 255  # what white is in a file of more than 8 bits
 
 
-def save_network(run: TrainedNetwork, dataset: str, classes: Sequence[str], folder: Path) -> None:
+def save_network(run: TrainedNetwork, dataset: str, test_set: ImageSet, folder: Path) -> None:
     """Write the weights to folder and, beside them, what they are. Raises UserError."""
     metadata = ModelMetadata(
-        classes=classes,
+        classes=test_set.class_names,
         image_size=run.sizes.image_size,
         channels=run.sizes.in_channels,
         hidden_units=run.sizes.hidden_units,
         dataset=dataset,
         test_accuracy=run.metrics.accuracy,
+        depth=test_set.depth,
     )
     path = folder / run.network.model_file
     description = encode_json(asdict(metadata))
@@ -1121,14 +1185,18 @@ def plot_confusion_matrix(run: TrainedNetwork, class_names: Sequence[str]) -> "F
     import matplotlib.pyplot as plt
     from mlxtend.plotting import plot_confusion_matrix
 
-    side = min(40, max(9, 0.9 * len(class_names)))  # inches
     matrix = run.metrics.confusion_matrix.numpy(force=True)
+    side = min(16, max(9, 0.9 * len(class_names)))  # inches
     title = f"{run.name}: {run.metrics.accuracy:.2%} of {matrix.sum():,} test images correct"
     figure, (axes,) = new_figure(title, (side, side))
-    with plt.ioff():
-        unused = plt.figure()  # mlxtend labels pyplot's current axes, which may be someone's own
-        plot_confusion_matrix(matrix, show_normed=True, figure=figure, axis=axes)
-        plt.close(unused)
+    if len(class_names) > 25:  # no room for numbers
+        axes.imshow(matrix / matrix.sum(axis=1, keepdims=True).clip(min=1), cmap="Blues")
+        axes.tick_params(labelsize=min(8, 700 / len(class_names)))
+    else:
+        with plt.ioff():
+            unused = plt.figure()  # mlxtend labels pyplot's current axes, which may be a user's
+            plot_confusion_matrix(matrix, show_normed=True, figure=figure, axis=axes)
+            plt.close(unused)
     axes.set(xlabel="predicted class", ylabel="true class")
     ticks = range(len(class_names))
     axes.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
@@ -1226,39 +1294,102 @@ def encode(tensor: Tensor) -> str:
 
 # ---- Your own images -----------------------------------------------------------------------------
 Files = dict[str, list[Path]]  # of each class, in the order of their names
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLITS |= {"val": "validation", "valid": "validation", "validation": "validation"}
 
 
 def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[ImageSet, ImageSet]:
     """Return the training set and the test set of a folder of images, on the CPU.
 
-    folder has train/<class>/ and test/<class>/, or <class>/ alone: then one image in five of each
-    class, chosen by seed, is for testing. The images get one channel if all are grey, else three,
-    and a side of image_size pixels; None is 28 if all are 28 x 28, else 64. Raises
-    UserError, naming the file or folder, for what is missing or unreadable.
+    For its layouts see find_splits; without a test folder one image in five of each class, chosen
+    by seed, is for testing. The images get one channel if all are grey, else three, and a side of
+    image_size pixels; None is 28 if all are 28 x 28, else 64. A few unreadable files are left out.
+    Raises UserError, naming the file or folder, for what is missing or not understood.
     """
     generator = torch.Generator().manual_seed(seed)
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        train_files = find_images(folder / "train")
-        test_files = find_images(folder / "test")
+    train_folder, test_folder = find_splits(folder)
+    train_files = find_images(train_folder)
+    if test_folder:
+        test_files = find_images(test_folder)
         if different := sorted(train_files.keys() ^ test_files.keys()):
-            raise UserError(f"{folder}: only one of train and test has {', '.join(different)}")
+            names = f"{train_folder.name} and {test_folder.name}"
+            raise UserError(f"{folder}: only one of {names} has {', '.join(different)}")
     else:
-        train_files, test_files = hold_out(find_images(folder), generator)
+        train_files, test_files = hold_out(train_files, generator)
     paths = [*itertools.chain(*train_files.values(), *test_files.values())]
-    if not image_size:
-        sizes = {header.size for header in map_files(read_image, paths)}
-        image_size = 28 if sizes == {(28, 28)} else 64
-    read = partial(read_square, mode="RGB", image_size=image_size)
-    images = torch.stack(map_files(read, paths))
-    if (images == images[:, :1]).all():  # grey
-        images = images[:, :1]
+    images, depth = read_images(paths, image_size)
+    labels = torch.cat([label_files(train_files), label_files(test_files)])
+    is_train = torch.arange(len(paths)) < sum(len(files) for files in train_files.values())
+    is_readable = torch.tensor([image is not None for image in images])
+    pixels = torch.stack([image for image in images if image is not None])
+    if (pixels == pixels[:, :1]).all():  # grey
+        pixels = pixels[:, :1]
     class_names = tuple(printable(name) for name in train_files)
-    train_labels = label_files(train_files)
-    test_labels = label_files(test_files)
-    train_set = ImageSet(images[: len(train_labels)], train_labels, class_names)
-    test_set = ImageSet(images[len(train_labels) :], test_labels, class_names)
+    unreadable = len(images) - len(pixels)
+    both = ImageSet(pixels, labels[is_readable], class_names, depth, unreadable)
+    train_set = both.subset(is_train[is_readable])
+    test_set = both.subset(~is_train[is_readable])
+    for image_set in (train_set, test_set):
+        counts = image_set.labels.bincount(minlength=len(class_names)).tolist()
+        if 0 in counts:
+            raise UserError(f"{folder}: no file of {class_names[counts.index(0)]} can be read")
     # Shuffled, since the first ones serve as a sample.
     return train_set, test_set.subset(torch.randperm(len(test_set), generator=generator))
+
+
+def find_splits(folder: Path) -> tuple[Path, Path | None]:
+    """Return the folders to train and to test on, each with a folder per class; None: hold out.
+
+    A split holds class folders and is called train or training, test or testing, val, valid or
+    validation, perhaps with a word and "_" before it. Raises UserError if that is ambiguous.
+    """
+    root = unwrap(folder)
+    splits: dict[str, list[Path]] = {"class": []}
+    for child in class_folders(root):
+        kind = SPLITS.get(child.name.lower().rpartition("_")[2], "class")
+        inner = unwrap(child) if class_folders(unwrap(child)) else child
+        if not class_folders(inner):  # a class may be called train
+            kind = "class"
+        splits.setdefault(kind, []).append(inner)
+    if splits.keys() == {"class"}:
+        return root, None
+    tested_on = splits.get("test") or splits.get("validation")
+    is_ambiguous = splits["class"] or any(len(found) > 1 for found in splits.values())
+    if is_ambiguous or "train" not in splits or not tested_on:
+        raise UserError(
+            f"{folder} is neither DIR/<class>/ nor DIR/train/<class>/ with DIR/test/<class>/ "
+            "or DIR/validation/<class>/"
+        )
+    if len(splits) == 4:
+        print(f"not used: {splits['validation'][0]}")
+    return splits["train"][0], tested_on[0]
+
+
+def unwrap(folder: Path) -> Path:
+    """Return the only folder in folder, or the only one in that, or folder itself."""
+    for _ in range(2):
+        inside = class_folders(folder)
+        if len(inside) == 1 and not any(is_image_name(path) for path in folder.iterdir()):
+            folder = inside[0]
+    return folder
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Return the folders in folder but hidden ones and links in a circle. Raises UserError."""
+    try:
+        children = sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+    real = folder.resolve()
+    return [
+        path
+        for path in children
+        if not is_hidden(path.name) and not real.is_relative_to(path.resolve())
+    ]
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def find_images(folder: Path) -> Files:
@@ -1267,39 +1398,32 @@ def find_images(folder: Path) -> Files:
     Links to class folders and files are followed, but each file is taken once: a copy could be
     both trained and tested on.
     """
-    root = folder.resolve()
-    images: Files = {}
-    skipped = []
-    taken = set()
-    try:
-        for class_folder in sorted(root.iterdir()):
-            is_folder = class_folder.is_dir() and class_folder.name[0] != "."
-            if not is_folder or root.is_relative_to(class_folder.resolve()):  # a link in a circle
-                skipped.append(str(class_folder))
-                continue
-            images[class_folder.name] = []
-            for path in sorted(class_folder.resolve().rglob("*")):
-                is_new = path.is_file() and path.resolve() not in taken
-                if is_new and is_image_name(path):
-                    images[class_folder.name].append(path)
-                    taken.add(path.resolve())
-                elif path.is_symlink() or not path.is_dir():
-                    skipped.append(str(path))
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error}") from error
-    if skipped:
-        print(f"skipped, not images in a class folder: {', '.join(sorted(skipped))}")
-    if len(images) < 2:
+    classes = class_folders(folder)
+    if len(classes) < 2:
         raise UserError(f"{folder} must have at least two folders of images, one per class")
+    images: Files = {}
+    taken = set()
+    skipped = [str(path) for path in folder.iterdir() if path not in classes]
+    for class_folder in classes:
+        images[class_folder.name] = []
+        real = class_folder.resolve()
+        for path in sorted(real.rglob("*")):
+            if any(is_hidden(part) for part in path.relative_to(real).parts):
+                continue
+            if path.is_file() and is_image_name(path) and path.resolve() not in taken:
+                images[class_folder.name].append(path)
+                taken.add(path.resolve())
+            elif path.is_symlink() or not path.is_dir():
+                skipped.append(str(path))
+    skipped = sorted(path for path in skipped if not is_hidden(Path(path).name))
+    if skipped:
+        more = ", ..." if len(skipped) > 5 else ""
+        print(f"{len(skipped)} skipped, not images of a class: {', '.join(skipped[:5])}{more}")
     if empty := [name for name in images if not images[name]]:
-        raise UserError(f"{folder} has no image in {', '.join(empty)}")
+        hints = [explain(path) for path in skipped]
+        hint = next((hint for hint in hints if hint), "")
+        raise UserError(f"{folder} has no image in {', '.join(empty)}{hint}")
     return images
-
-
-def is_image_name(path: str | Path) -> bool:
-    """Whether a path ends like an image that Pillow reads, and is not hidden."""
-    file_format = Image.registered_extensions().get(Path(path).suffix.lower())
-    return file_format in Image.OPEN and not Path(path).name.startswith(".")
 
 
 def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
@@ -1316,16 +1440,59 @@ def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
     return train_files, test_files
 
 
-def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T]:
-    """Return function of each path, by one thread per processor."""
+def read_images(paths: list[Path], image_size: int | None) -> tuple[list[Tensor | None], float]:
+    """Return each image as uint8 (3, image_size, image_size), None if unreadable, and their depth.
+
+    The depth is what white is in the files: one for all of them. Raises UserError if more than ten
+    files and more than one in a hundred are unreadable.
+    """
+    headers = map_files(read_image, paths)
+    sizes = {header.size for header in headers if isinstance(header, Image.Image)}
+    image_size = image_size or (28 if sizes == {(28, 28)} else 64)
+    is_deep = [isinstance(header, Image.Image) and header.mode[0] in "IF" for header in headers]
+    largest = map_files(read_largest, list(itertools.compress(paths, is_deep)))
+    depth = find_depth([value for value in largest if isinstance(value, float)])
+    read = partial(read_square, mode="RGB", image_size=image_size, depth=depth)
+    results = map_files(read, paths)
+    errors = [result for result in results if isinstance(result, UserError)]
+    for error in errors[:10]:
+        print_error(f"left out: {error}")
+    if len(errors) > max(10, len(paths) / 100):
+        raise UserError(f"{len(errors)} of {len(paths)} files cannot be read as images")
+    return [result if isinstance(result, Tensor) else None for result in results], depth
+
+
+def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T | UserError]:
+    """Return function of each path, or its error, by one thread per processor."""
+
+    def attempt(path: Path) -> T | UserError:
+        try:
+            return function(path)
+        except UserError as error:
+            return error
+
     with ThreadPoolExecutor(os.cpu_count(), initializer=leave_processor) as pool:
-        return list(progress_bar(pool.map(function, paths), "reading images", len(paths)))
+        return list(progress_bar(pool.map(attempt, paths), "reading images", len(paths)))
 
 
 def leave_processor() -> None:
     """Let this thread run on all processors: it has inherited the one that OpenMP gave to main."""
     if sys.platform == "linux":
         os.sched_setaffinity(0, PROCESSORS)
+
+
+def find_depth(largest: list[float]) -> float:
+    """Return what white is in files of more than 8 bits, by the largest value of each."""
+    if not largest:
+        return 255
+    depth = next(
+        (white for white in (1.0, 255, 4095, 65535) if max(largest) <= white), max(largest)
+    )
+    print(
+        f"{len(largest)} images of more than 8 bits, with values up to {max(largest):g}: "
+        f"{depth:g} is white"
+    )
+    return depth
 
 
 def label_files(files: Files) -> Tensor:
@@ -1339,6 +1506,27 @@ def printable(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
+@cache
+def image_formats() -> dict[str, str]:
+    """Return the format of each file name's end that Pillow can read, pixels and all."""
+    with suppress(ImportError):  # of HEIC, if it is installed
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    formats = {}
+    for end, name in Image.registered_extensions().items():
+        reader = Image.OPEN[name][0] if name in Image.OPEN else ImageFile.StubImageFile
+        is_stub = isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile)
+        if not is_stub and name != "MPEG":
+            formats[end] = name
+    return formats
+
+
+def is_image_name(path: str | Path) -> bool:
+    """Whether a path ends like an image that Pillow reads, and is not hidden."""
+    return Path(path).suffix.lower() in image_formats() and not is_hidden(Path(path).name)
+
+
 # What Pillow raises for files that are no image, or only the beginning of one.
 UNREADABLE = (
     *(OSError, ValueError, SyntaxError, RuntimeError, struct.error),
@@ -1346,21 +1534,44 @@ UNREADABLE = (
 )
 
 
-def read_image(path: str | Path, mode: str = "") -> Image.Image:
+def read_image(path: str | Path, mode: str = "", depth: float = 65535) -> Image.Image:
     """Return an image in mode L or RGB, rotated by EXIF, visible where transparent.
 
-    Without a mode it has no pixels, but its size. Raises UserError.
+    depth is what white is in a file of more than 8 bits. Without a mode the image has no pixels,
+    but its size. Raises UserError.
     """
+    image_formats()  # registers what is installed
     try:
         with Image.open(path) as file:
             if not mode:
                 return file
             image = ImageOps.exif_transpose(file)  # cameras store the orientation beside the pixels
-            if image.mode.startswith("I"):  # 16 bits
-                image = image.convert("I").point(lambda value: value / 257).convert("L")
+            if image.mode[0] in "IF":  # more than 8 bits
+                values = image if image.mode == "F" else image.convert("I").convert("F")
+                image = values.point(lambda value: value * (255 / depth) + 0.5).convert("L")
             if image.has_transparency_data:
                 image = put_on_page(image.convert("RGBA"))
             return image.convert(mode)
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as an image: {error}{explain(path)}") from error
+
+
+def explain(path: str | Path) -> str:
+    """Return what to do about a file that is no image to Pillow, or nothing."""
+    if Path(path).suffix.lower() in (".heic", ".heif"):
+        return "; it is HEIC, which Pillow reads once pillow-heif is installed"
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs"):
+            return "; it only points to the image: `git lfs pull` gets it"
+    return ""
+
+
+def read_largest(path: Path) -> float:
+    """Return the largest value in an image of one channel. Raises UserError."""
+    try:
+        with Image.open(path) as image:
+            extrema = image.getextrema()
+            return max(float(value) for value in extrema if not isinstance(value, tuple))
     except UNREADABLE as error:
         raise UserError(f"{path} cannot be read as an image: {error}") from error
 
@@ -1373,9 +1584,9 @@ def put_on_page(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
 
 
-def read_square(path: str | Path, mode: str, image_size: int) -> Tensor:
+def read_square(path: str | Path, mode: str, image_size: int, depth: float = 65535) -> Tensor:
     """Return an image as uint8 (C, image_size, image_size): its middle, resized, antialiased."""
-    image = read_image(path, mode)
+    image = read_image(path, mode, depth)
     return pil_to_tensor(ImageOps.fit(image, (image_size, image_size), Image.Resampling.LANCZOS))
 
 
@@ -1424,13 +1635,20 @@ def option(
 class Settings:
     """The options of the command line."""
 
-    epochs: int = option(3, "passes over the training set", type=int, least=1)
-    batch_size: int = option(128, "images per training step", type=int, least=1)
+    epochs: int | None = option(
+        None, "passes over the training set; by default 3, more on few --images", type=int, least=1
+    )
+    batch_size: int | None = option(
+        None, "images per training step; by default 128, of --images 64 or fewer", type=int, least=1
+    )
     learning_rate: float | None = option(
         None, "peak; by default the optimizer's own", type=float, least=1e-9
     )
     networks: Sequence[str] = option(
-        ("mlp", "tinyvgg"), "to compare and save", choices=NETWORKS, nargs="+"
+        (),
+        "to compare; by default mlp tinyvgg, on --images tinyvgg resnet",
+        choices=NETWORKS,
+        nargs="+",
     )
     optimizer: Sequence[str] = option(
         ("adam",), "one, or several to compare", choices=OPTIMIZERS, nargs="+"
@@ -1438,7 +1656,16 @@ class Settings:
     hidden_units: int | None = option(
         None, "width of the networks; by default each one's own", type=int, least=1
     )
-    augment: bool = option(False, "mirror and shift training images at random", action="store_true")
+    augment: bool | None = option(
+        None,
+        "change training images at random; by default only --images",
+        action=argparse.BooleanOptionalAction,
+    )
+    mirror: bool | None = option(
+        None,
+        "mirror them too; by default unless --images are grey, as letters are",
+        action=argparse.BooleanOptionalAction,
+    )
     seed: int = option(42, "decides initial weights, image order and examples", type=int)
     runs: int = option(1, "train all networks N times: seed, seed + 1, ...", type=int, least=1)
     device: str = option(
@@ -1453,9 +1680,11 @@ class Settings:
     image_size: int | None = option(
         None, "of --images, in pixels; by default 28 or 64", type=int, least=8, needs="images"
     )
-    data_dir: str = option("data_1", "where FashionMNIST is, or is downloaded to", metavar="DIR")
+    data_dir: str = option(
+        "data_1", "where FashionMNIST is, here or beside the script", metavar="DIR"
+    )
     models_dir: str = option(
-        "models", "where the networks are written, TinyVGG as CNN_model.pth", metavar="DIR"
+        "models", "for the networks; --predict also looks beside the script", metavar="DIR"
     )
     assets_dir: str = option(
         "assets", "where the figures and results.json are written", metavar="DIR"
@@ -1512,6 +1741,50 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
     return Settings(**values)
 
 
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What the settings leave to the images."""
+
+    epochs: int
+    batch_size: int
+    networks: Sequence[str]
+    augment: bool | Augmentation
+    learning_rate_scale: float  # of the optimizer's peak learning rate
+
+
+def plan_training(settings: Settings, train_set: ImageSet) -> TrainingPlan:
+    """Return what the settings say or, where they do not, what was best on held-out images."""
+    if not settings.images:
+        return TrainingPlan(
+            epochs=settings.epochs or 3,
+            batch_size=settings.batch_size or 128,
+            networks=settings.networks or ("mlp", "tinyvgg"),
+            augment=bool(settings.augment) and Augmentation(mirror=settings.mirror is not False),
+            learning_rate_scale=1.0,
+        )
+    count, channels, _, side = train_set.images.shape
+    batch_size = settings.batch_size or min(64, max(8, count // 10))
+    steps_per_epoch = math.ceil(count / batch_size)
+    # As many steps for few images as for many, and no more than take some ten minutes.
+    steps = 2300 * min(1.0, (64 / side) ** 2)
+    augmentation = Augmentation(
+        mirror=channels == 3 if settings.mirror is None else settings.mirror,
+        shift=0.1,
+        zoom=0.2,
+        rotation=10,
+        color=0.2,
+        patch=0.5,
+        padding="reflection",
+    )
+    return TrainingPlan(
+        epochs=settings.epochs or max(1, round(steps / steps_per_epoch)),
+        batch_size=batch_size,
+        networks=settings.networks or ("tinyvgg", "resnet"),
+        augment=settings.augment is not False and augmentation,
+        learning_rate_scale=batch_size / 128,
+    )
+
+
 def run(settings: Settings) -> int:
     """Train, compare, analyze, draw and save; return the exit code. Raises UserError.
 
@@ -1525,13 +1798,12 @@ def run(settings: Settings) -> int:
     check_writable(assets_dir, "--assets-dir")
     dataset = printable(subfolder) or "FashionMNIST"
     train_set, test_set = load_images(settings)
-    environment = describe_environment(torch.device(settings.device))
-    print(
-        f"{dataset}: {len(train_set):,} training, {len(test_set):,} test images "
-        f"on {environment['device_name']}"
-    )
+    plan = plan_training(settings, train_set)
+    print(f"{dataset}: {len(train_set):,} training, {len(test_set):,} test images")
+    if settings.images:
+        print_plan(settings, plan, train_set)
 
-    trained = train_networks(settings, train_set, test_set, dataset, models_dir)
+    trained = train_networks(settings, plan, train_set, test_set, dataset, models_dir)
     if process_rank()[0]:  # the first process speaks for all
         return 0
     print_table(trained)
@@ -1539,28 +1811,11 @@ def run(settings: Settings) -> int:
     if not chosen:
         raise UserError("every run diverged, and nothing was saved; try a lower --learning-rate")
 
-    shown = list(chosen.values())[-1]
-    analysis = analyze(chosen, shown, test_set)
-    report = {
-        "dataset": {
-            "name": dataset,
-            "train_images": len(train_set),
-            "test_images": len(test_set),
-            "image_shape": list(test_set.images.shape[1:]),
-            "class_names": test_set.class_names,
-        },
-        "environment": environment,
-        "settings": asdict(settings),
-        "models": [run.summarize(test_set.images[:1]) for run in trained],
-        "evidence": asdict(analysis),
-    }
-    write_files({assets_dir / "results.json": encode_json(report)})
-    if not settings.no_plots:
-        figures = draw_figures(trained, shown, test_set, analysis, dataset)
-        write_files({assets_dir / name: content for name, content in figures.items()})
-        write_explorer(chosen, test_set, settings.seed, assets_dir)
-        print(*(assets_dir / name for name in (*figures, "explorer.html")), sep="\n")
-    print(f"{assets_dir / 'results.json'}\n{' and '.join(chosen)}: in {models_dir}{os.sep}")
+    report = make_report(settings, plan, dataset, train_set, test_set)
+    write_results(report, dataset, trained, chosen, test_set, settings, assets_dir)
+    print(f"{' and '.join(chosen)}: in {models_dir}{os.sep}")
+    if train_set.unreadable:
+        print_error(f"{train_set.unreadable} unreadable files were left out")
     if unsaved := sorted({run.name for run in trained} - chosen.keys()):
         raise UserError(f"every run of {' and '.join(unsaved)} diverged, and none was saved")
     return 0
@@ -1576,36 +1831,78 @@ def load_images(settings: Settings) -> tuple[ImageSet, ImageSet]:
     return train_set.to(settings.device), test_set.to(settings.device)
 
 
+def print_plan(settings: Settings, plan: TrainingPlan, train_set: ImageSet) -> None:
+    """Say what was chosen for your own images, and how long it will take: a few steps are timed."""
+    sample = train_set.subset(slice(3 * plan.batch_size))
+    steps = math.ceil(len(train_set) / plan.batch_size)
+    seconds = 0.0
+    for network_name in plan.networks:
+        kind = NETWORKS[network_name]
+        network = kind.build(network_sizes(kind, settings, train_set)).to(settings.device)
+        history = train(
+            network,
+            sample,
+            sample.subset(slice(1)),
+            epochs=2,
+            batch_size=plan.batch_size,
+            learning_rate=1e-9,
+            seed=0,
+            augmented=plan.augment,
+        )
+        second_epoch = history[-1].training_seconds - history[-2].training_seconds
+        seconds += second_epoch * plan.epochs * len(train_set) / len(sample)
+    shape = " x ".join(str(side) for side in train_set.images.shape[1:])
+    changed = "not changed"
+    if isinstance(plan.augment, Augmentation):
+        changed = "changed at random" + (
+            ", mirrored too" if plan.augment.mirror else ", not mirrored"
+        )
+    print(
+        f"images of {shape}, {changed}; {' and '.join(plan.networks)}: {plan.epochs} epochs of "
+        f"{steps} steps of {plan.batch_size} images, about {max(1, round(seconds / 60))} min"
+    )
+
+
+def network_sizes(kind: type[Network], settings: Settings, image_set: ImageSet) -> NetworkSizes:
+    _, in_channels, _, image_size = image_set.images.shape
+    hidden_units = settings.hidden_units or kind.default_hidden_units
+    return NetworkSizes(in_channels, image_size, hidden_units, len(image_set.class_names))
+
+
 def train_networks(
-    settings: Settings, train_set: ImageSet, test_set: ImageSet, dataset: str, models_dir: Path
+    settings: Settings,
+    plan: TrainingPlan,
+    train_set: ImageSet,
+    test_set: ImageSet,
+    dataset: str,
+    models_dir: Path,
 ) -> list[TrainedNetwork]:
     """Train every network with every optimizer and seed, and save each as soon as it is trained."""
-    in_channels, _, image_size = train_set.images.shape[1:]
     own_images = own_share(train_set)
     seeds = range(settings.seed, settings.seed + settings.runs)
-    combinations = itertools.product(seeds, settings.optimizer, settings.networks)
     trained: list[TrainedNetwork] = []
-    for seed, optimizer_name, network_name in combinations:
+    for seed, optimizer_name, network_name in itertools.product(
+        seeds, settings.optimizer, plan.networks
+    ):
         torch.manual_seed(seed)
         kind = NETWORKS[network_name]
         optimizer = OPTIMIZERS[optimizer_name].name
-        hidden_units = settings.hidden_units or kind.default_hidden_units
-        default_rate = peak_learning_rate(kind, hidden_units, optimizer_name)
-        learning_rate = settings.learning_rate or default_rate
-        sizes = NetworkSizes(in_channels, image_size, hidden_units, len(train_set.class_names))
+        sizes = network_sizes(kind, settings, train_set)
         network = kind.build(sizes).to(settings.device)
         parameters = f"{count_parameters(network):,} parameters"
         tqdm.write(f"{kind.__name__}: {parameters}, {optimizer}, seed {seed}")
+        default_rate = peak_learning_rate(kind, sizes.hidden_units, optimizer_name)
+        learning_rate = settings.learning_rate or default_rate * plan.learning_rate_scale
         history = train(
             network,
             own_images,
             test_set,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
+            epochs=plan.epochs,
+            batch_size=plan.batch_size,
             learning_rate=learning_rate,
             seed=seed,
             optimizer_name=optimizer_name,
-            augmented=settings.augment,
+            augmented=plan.augment,
             after_evaluation=print_epoch,
         )
         logits = predict_logits(network, test_set.images).cpu()
@@ -1617,7 +1914,7 @@ def train_networks(
         if process_rank()[0] == 0:
             warn_of_failure(run)
             if choose_runs(trained).get(run.name) is run:
-                save_network(run, dataset, test_set.class_names, models_dir)
+                save_network(run, dataset, test_set, models_dir)
     return trained
 
 
@@ -1640,6 +1937,49 @@ def warn_of_failure(run: TrainedNetwork) -> None:
     elif run.metrics.at_chance:
         hint = "more epochs or another learning rate may help"
         print_error(f"{name} is at chance, as if it always predicted the largest class; {hint}")
+
+
+def write_results(
+    report: dict[str, object],
+    dataset: str,
+    trained: Sequence[TrainedNetwork],
+    chosen: Mapping[str, TrainedNetwork],
+    test_set: ImageSet,
+    settings: Settings,
+    folder: Path,
+) -> None:
+    """Write results.json, then the figures, then the explorer, to folder. Raises UserError."""
+    shown = list(chosen.values())[-1]
+    analysis = analyze(chosen, shown, test_set)
+    report["models"] = [run.summarize(test_set.images[:1]) for run in trained]
+    report["evidence"] = asdict(analysis)
+    write_files({folder / "results.json": encode_json(report)})
+    print(folder / "results.json")
+    if settings.no_plots:
+        return
+    figures = draw_figures(trained, shown, test_set, analysis, dataset)
+    write_files({folder / name: content for name, content in figures.items()})
+    write_explorer(chosen, test_set, settings.seed, folder)
+    for name in (*figures, "explorer.html"):
+        print(folder / name)
+
+
+def make_report(
+    settings: Settings, plan: TrainingPlan, dataset: str, train_set: ImageSet, test_set: ImageSet
+) -> dict[str, object]:
+    """Return what results.json says of the run as a whole."""
+    return {
+        "dataset": {
+            "name": dataset,
+            "train_images": len(train_set),
+            "test_images": len(test_set),
+            "image_shape": list(test_set.images.shape[1:]),
+            "class_names": test_set.class_names,
+            "unreadable_files": train_set.unreadable,
+        },
+        "environment": describe_environment(torch.device(settings.device)),
+        "settings": asdict(settings) | asdict(plan),
+    }
 
 
 def describe_environment(device: torch.device) -> dict[str, object]:
@@ -1730,7 +2070,7 @@ def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
     size = metadata.image_size
     if (metadata.dataset, metadata.channels, size) != ("FashionMNIST", 1, 28):
         mode = "L" if metadata.channels == 1 else "RGB"
-        return read_square(path, mode, size), f"resized to {size} x {size}"
+        return read_square(path, mode, size, metadata.depth), f"resized to {size} x {size}"
     image = read_image(path, "RGB")
     pixels = pil_to_tensor(image)
     if image.size == (28, 28) and pixels[:, 0, 0].max() < 128:  # one of the dataset's own

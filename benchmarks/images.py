@@ -1,6 +1,7 @@
 """Measure what reads image files, on images whose classes are known.
 
 python benchmarks/images.py --seeds 8    # the numbers in the README
+python benchmarks/images.py --clothing DIR/test    # photographs of clothes, taken at home
 python benchmarks/images.py --photograph assets/test_image_as_photograph.jpg    # write a photograph
 
 FashionMNIST written out as 70,000 PNG files and read in again against the built-in path; 5,000 real
@@ -36,7 +37,12 @@ def main() -> None:
     parser.add_argument(
         "--photograph", type=Path, help="write the second test image as a photograph, and end"
     )
+    parser.add_argument(
+        "--clothing", type=Path, help="folder of photographs of clothes; only these"
+    )
     arguments = parser.parse_args()
+    if arguments.clothing:
+        return print_clothing(arguments.clothing)
     if arguments.photograph:
         image = program.load_fashion_mnist(DATA)[1].images[1]
         return make_photograph(image, random.Random(0), "uneven").save(arguments.photograph)
@@ -75,6 +81,40 @@ def print_photographs(test_set: program.ImageSet) -> None:
             f"| {name} |"
             + "".join(f" {program.evaluate(network, sets).accuracy:.2%} |" for network in networks)
         )
+
+
+# FashionMNIST's classes for those of github.com/alexeygrigorev/clothing-dataset-small.
+KNOWN = {
+    "dress": ("Dress",),
+    "longsleeve": ("Pullover",),
+    "outwear": ("Coat",),
+    "pants": ("Trouser",),
+    "shirt": ("Shirt",),
+    "shoes": ("Sandal", "Sneaker", "Ankle boot"),
+    "t-shirt": ("T-shirt/top",),
+}
+
+
+def print_clothing(folder: Path) -> None:
+    """Print how many photographs of a test folder, a folder per class, two saved networks know."""
+    print_environment(torch.device("cpu"))
+    models = DATA.parent / "models"
+    for path in (models / "clothing/ResNet_model.pth", models / "ResNet_model.pth"):
+        network = program.load_model(path)
+        metadata = program.read_metadata(path, network)
+        correct = []
+        for class_folder in sorted(folder.iterdir()):
+            accepted = (
+                (class_folder.name,)
+                if metadata.dataset == "clothing"
+                else KNOWN.get(class_folder.name)
+            )
+            if accepted:
+                for photograph in sorted(class_folder.iterdir()):
+                    image, _ = program.prepare_image(str(photograph), metadata)
+                    label = program.predict_logits(network, image[None]).argmax().item()
+                    correct.append(metadata.classes[label] in accepted)
+        print(f"{path.relative_to(models)}: {mean(correct):.1%} of {len(correct)} photographs")
 
 
 def rotate_and_scale(images: torch.Tensor) -> torch.Tensor:

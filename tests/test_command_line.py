@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -95,20 +96,53 @@ def test_help_shows_each_option_with_its_default(capsys):
     assert stopped.value.code == 0
     for option in vars(program.Settings()):
         assert f"--{option.replace('_', '-')} " in text
-    for shown in ("(default: 3)", "(default: mlp tinyvgg)", "(default: adam)", "(default: models)"):
+    for shown in ("by default 3", "by default mlp tinyvgg", "(default: adam)", "(default: models)"):
         assert shown in text
     assert "None" not in text and "False" not in text
 
 
-def test_the_defaults_are_the_documented_ones():
+def test_the_defaults_are_the_documented_ones(small_sets):
     settings = program.parse_args([])
-    assert settings == replace(program.Settings(), device=settings.device)
-    assert (settings.epochs, settings.batch_size, settings.seed, settings.networks) == (
-        3,
-        128,
-        42,
-        ("mlp", "tinyvgg"),
+    assert settings == replace(program.Settings(), device=settings.device) and settings.seed == 42
+    plan = program.plan_training(settings, small_sets[0])
+    assert plan == program.TrainingPlan(3, 128, ("mlp", "tinyvgg"), False, 1.0)
+
+
+def image_set(count: int, channels: int = 3, side: int = 64) -> program.ImageSet:
+    images = torch.zeros(1, channels, side, side, dtype=torch.uint8).expand(count, -1, -1, -1)
+    return program.ImageSet(images, torch.zeros(count).long(), ("a", "b"))
+
+
+@pytest.mark.parametrize("count", [16, 180, 3068, 25_000])
+def test_few_images_of_ones_own_get_as_many_steps_as_many(count: int):
+    plan = program.plan_training(program.Settings(images="own"), image_set(count))
+    steps_per_epoch = -(-count // plan.batch_size)
+    assert steps_per_epoch > 1 and 8 <= plan.batch_size <= 64
+    assert 1500 < plan.epochs * steps_per_epoch < 2500
+    assert plan.networks == ("tinyvgg", "resnet") and plan.augment.mirror
+
+
+def test_what_is_asked_for_overrides_what_would_be_chosen():
+    settings = program.Settings(images="own")
+    grey = image_set(100, channels=1, side=28)
+    assert program.plan_training(settings, grey).augment.mirror is False
+    assert program.plan_training(replace(settings, mirror=True), grey).augment.mirror is True
+    assert (
+        program.plan_training(replace(settings, mirror=False), image_set(9)).augment.mirror is False
     )
+    assert program.plan_training(replace(settings, augment=False), grey).augment is False
+    plan = program.plan_training(
+        replace(settings, epochs=7, batch_size=5, networks=("mlp",)), image_set(9)
+    )
+    assert (plan.epochs, plan.batch_size, plan.networks) == (7, 5, ("mlp",))
+    fashion = program.Settings(augment=True)
+    assert program.plan_training(fashion, grey).augment == program.Augmentation()
+
+
+def test_larger_images_get_fewer_steps():
+    settings = program.Settings(images="own", image_size=128)
+    plans = [program.plan_training(settings, image_set(1000, side=side)) for side in (64, 128)]
+    assert plans[1].epochs == pytest.approx(plans[0].epochs / 4, abs=1)
 
 
 def test_importing_the_script_has_no_side_effect(tmp_path: Path):
@@ -216,7 +250,8 @@ def test_one_epoch_from_end_to_end(tmp_path: Path, fashion_mnist, monkeypatch, c
 def test_the_committed_model_is_that_of_the_committed_results():
     report = json.loads((REPOSITORY / "assets/results.json").read_text())
     cnn = next(network for network in report["models"] if network["name"] == "TinyVGG")
-    defaults = json.loads(json.dumps(vars(program.Settings())))
+    plan = program.plan_training(program.Settings(), image_set(60_000, 1, 28))
+    defaults = json.loads(json.dumps(vars(program.Settings()) | vars(plan)))
     assert report["settings"] == defaults | {"device": report["environment"]["device"]}
     assert cnn["test_accuracy"] >= 0.90
     assert count_correct_with_stock_code(MODEL) == round(cnn["test_accuracy"] * 10_000)
@@ -236,7 +271,8 @@ QUICK = ["--epochs", "1", "--hidden-units", "4"]
 def train_networks(settings: program.Settings, sets) -> list[program.TrainedNetwork]:
     """Train in the current folder, on the CPU."""
     settings = replace(settings, device="cpu")
-    return program.train_networks(settings, *sets, "FashionMNIST", Path("models"))
+    plan = program.plan_training(settings, sets[0])
+    return program.train_networks(settings, plan, *sets, "FashionMNIST", Path("models"))
 
 
 def test_several_runs_use_one_seed_each_and_save_the_first_of_each_network(in_tmp, small_sets):
@@ -686,9 +722,11 @@ def test_your_own_images_from_end_to_end(tmp_path: Path, monkeypatch, capsys):
         "10",
         "--batch-size",
         "8",
-        "--augment",
     ]
     assert program.main([*arguments, "--optimizer", "sgd"]) == 0
+    out = capsys.readouterr().out
+    assert "images of 3 x 12 x 12, changed at random, mirrored too; tinyvgg and resnet: " in out
+    assert re.search(r"10 epochs of 6 steps of 8 images, about \d+ min\n", out)
     assert json.loads(Path("models/lamps/CNN_model.json").read_text()) == {
         "dataset": "lamps",
         "classes": ["blue", "red"],
@@ -696,12 +734,14 @@ def test_your_own_images_from_end_to_end(tmp_path: Path, monkeypatch, capsys):
         "channels": 3,
         "hidden_units": 10,
         "test_accuracy": 1.0,
+        "depth": 255,
     }
     assert {path.name for folder in ("models", "assets") for path in Path(folder).iterdir()} == {
         "lamps"
     }
     report = json.loads(Path("assets/lamps/results.json").read_text())
-    assert report["dataset"]["name"] == "lamps" and report["settings"]["augment"] is True
+    assert report["dataset"]["name"] == "lamps" and report["settings"]["augment"]["mirror"] is True
+    assert [model["name"] for model in report["models"]] == ["TinyVGG", "ResNet"]
     assert all(Path("assets/lamps", name).exists() for name in EXPLORER)
     capsys.readouterr()
     model = ["--model", "models/lamps/CNN_model.pth", "--json"]

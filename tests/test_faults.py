@@ -22,7 +22,10 @@ import fashion_mnist_cnn as program
 from conftest import REPOSITORY, WITHOUT_PRIVILEGES, save_lamps
 
 # A run of a few seconds, on 60 images that are easily told apart.
-QUICK = ("--images", "lamps", "--image-size", "12", "--epochs", "20", "--batch-size", "8")
+QUICK = (
+    *("--images", "lamps", "--image-size", "12", "--epochs", "20", "--batch-size", "8"),
+    *("--networks", "mlp", "tinyvgg", "--no-augment", "--learning-rate", "0.02"),
+)
 MODELS = (
     "models/lamps/CNN_model.pth",
     "models/lamps/CNN_model.json",

@@ -235,3 +235,14 @@ def test_correct_and_wrong_differ_by_more_than_colour():
     assert axes[0].get_title() == "✓ predicted: T-shirt/top, 10.0%\ntrue: T-shirt/top"
     assert axes[8].get_title() == "✗ predicted: T-shirt/top, 10.0%\ntrue: Ankle boot"
     assert axes[0].title.get_color() != axes[8].title.get_color()
+
+
+@pytest.mark.parametrize("classes", [50, 200])
+def test_the_confusion_matrix_of_many_classes_has_colours_and_no_numbers(classes: int):
+    labels = torch.arange(1000) % classes
+    run = run_with(torch.nn.functional.one_hot(labels, classes).float(), labels)
+    names = [f"class {label}" for label in range(classes)]
+    figure = program.plot_confusion_matrix(run, names)
+    buffer = io.BytesIO(program.render(figure))
+    assert max(matplotlib.image.imread(buffer, format="png").shape) <= 2000
+    assert not figure.axes[0].texts and len(figure.axes[0].get_xticklabels()) == classes

@@ -140,12 +140,6 @@ def test_images_of_the_dataset_written_to_files_are_read_unchanged(tmp_path: Pat
     assert torch.equal(read.images, images[labels.sort(stable=True).indices])
 
 
-def truncate(folder: Path) -> Path:
-    path = folder / "b" / "15.png"
-    path.write_bytes(path.read_bytes()[:-30])
-    return path
-
-
 def empty(folder: Path) -> Path:
     for path in (folder / "b").iterdir():
         path.unlink()
@@ -158,11 +152,6 @@ def link(path: Path, target: Path | str) -> Path:
 
 
 INVALID = {  # each returns what the message must name
-    "text as an image": lambda f: (
-        (f / "a" / "notes.png").write_text("not an image") and f / "a" / "notes.png"
-    ),
-    "truncated image": truncate,
-    "empty file": lambda f: (f / "a" / "empty.png").touch() or f / "a" / "empty.png",
     "empty class": empty,
     "one class": lambda f: shutil.rmtree(f / "b") or f,
     "no class": lambda f: shutil.rmtree(f / "b") or shutil.rmtree(f / "a") or f,
@@ -186,23 +175,163 @@ def test_a_class_in_only_one_part_is_named(tmp_path: Path, part: str):
         program.load_image_folder(tmp_path, None, 0)
 
 
-def test_files_that_are_not_images_are_skipped_and_reported(folder: Path, capsys):
-    skipped = [
-        folder / name
-        for name in (".DS_Store", "README.txt", "a/.hidden.png", "a/labels.csv", "beside.png")
-    ]
-    for path in skipped:
-        path.write_text("not an image")
-    skipped += [
-        link(folder / "b" / "gone.png", "nowhere.png"),
-        folder / "b" / "pipe.png",
-        link(folder / "c", "c"),
-    ]
+def test_files_that_are_not_images_are_skipped_counted_and_five_are_named(folder: Path, capsys):
+    names = ["README.txt", "a/labels.csv", "beside.png", "a/clip.mpg", "b/features.h5", "a/x.heic"]
+    for name in names:
+        (folder / name).write_text("not an image")
+    link(folder / "b" / "gone.png", "nowhere.png")
+    link(folder / "c", "c")
     os.mkfifo(folder / "b" / "pipe.png")
+    for number in range(3000):
+        (folder / "a" / f"{number}.txt").touch()
     assert len(program.load_image_folder(folder, None, 0)[0]) == 16
-    assert (
-        capsys.readouterr().out
-        == f"skipped, not images in a class folder: {', '.join(sorted(map(str, skipped)))}\n"
+    out = capsys.readouterr().out
+    assert out.startswith("3009 skipped, not images of a class: ") and out.count("\n") == 1
+    assert out.count(str(folder)) == 5 and len(out) < 1000
+
+
+def test_hidden_folders_are_never_entered_nor_mentioned(folder: Path, capsys):
+    for place in ("a/.ipynb_checkpoints/x-checkpoint.png", "__MACOSX/a/x.png", "b/__MACOSX/y.png"):
+        save_image(folder / place, color=200)
+    for name in (".DS_Store", "a/.hidden.png", "a/._00.png"):
+        (folder / name).write_text("not an image")
+    assert all_brightnesses(folder) == list(range(20))
+    assert capsys.readouterr().out == ""
+
+
+LAYOUTS = {  # of splits, and which of them are trained and tested on
+    "train test": ("train", "test"),
+    "train val": ("train", "val"),
+    "train valid test": ("train", "test"),
+    "Train Test": ("Train", "Test"),
+    "training testing": ("training", "testing"),
+    "TRAIN validation": ("TRAIN", "validation"),
+    "seg_train/seg_train seg_test/seg_test seg_pred": ("seg_train/seg_train", "seg_test/seg_test"),
+    "data/train data/test": ("data/train", "data/test"),
+    "a/data/train a/data/val": ("a/data/train", "a/data/val"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_layouts_of_splits_are_understood(tmp_path: Path, capsys, layout: str):
+    places = [place for place in layout.split() if place != "seg_pred"]
+    for number, place in enumerate(places):
+        for name in ("cat", "dog"):
+            save_image(tmp_path / place / name / "0.png", color=10 * number + 1)
+    if "seg_pred" in layout:  # images without classes
+        save_image(tmp_path / "readme.png")
+    train_set, test_set = program.load_image_folder(tmp_path, None, 0)
+    trained, tested = (10 * places.index(place) + 1 for place in LAYOUTS[layout])
+    assert train_set.class_names == ("cat", "dog")
+    assert brightnesses(train_set) == [trained] * 2 and brightnesses(test_set) == [tested] * 2
+    unused = [place for place in places if place not in LAYOUTS[layout]]
+    out = capsys.readouterr().out
+    assert ("not used: " in out) == bool(unused) and all(f"/{place}\n" in out for place in unused)
+
+
+@pytest.mark.parametrize("names", ["train bus car", "test train bus", "train val"])
+def test_classes_may_be_called_as_splits_are(tmp_path: Path, names: str):
+    for number in range(4):
+        for name in names.split():
+            save_image(tmp_path / name / f"{number}.png")
+    assert program.load_image_folder(tmp_path, None, 0)[0].class_names == tuple(
+        sorted(names.split())
+    )
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        "train/a train/b bus car",
+        "train/a train/b other/a other/b",
+        "train/a train/b val/a val/b valid/a valid/b",
+        "test/a test/b val/a val/b",
+    ],
+)
+def test_a_layout_of_two_readings_or_none_is_not_guessed(tmp_path: Path, places: str):
+    for place in places.split():
+        for number in range(3):
+            save_image(tmp_path / place / f"{number}.png")
+    with pytest.raises(program.UserError, match=r"neither DIR/<class>/ nor DIR/train/<class>/"):
+        program.load_image_folder(tmp_path, None, 0)
+
+
+BROKEN = {
+    "empty": b"",
+    "a web page": b"<html>not found</html>",
+    "cut": None,
+    "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_few_broken_files_are_left_out_and_named(folder: Path, capsys, kind: str):
+    path = folder / "b" / "15.png"
+    path.write_bytes(path.read_bytes()[:-30] if BROKEN[kind] is None else BROKEN[kind])
+    sets = program.load_image_folder(folder, None, 0)
+    assert sum(map(len, sets)) == 19 and sets[0].unreadable == 1
+    assert sorted(value for part in sets for value in brightnesses(part)) == [
+        *range(15),
+        *range(16, 20),
+    ]
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and f"{path} cannot be read as an image" in err
+    assert ("git lfs pull" in err) == (kind == "Git LFS")
+
+
+def test_many_broken_files_end_the_run_before_training(folder: Path, capsys):
+    for number in range(11):
+        (folder / "a" / f"broken{number}.png").write_bytes(b"")
+    with pytest.raises(program.UserError, match="11 of 31 files cannot be read"):
+        program.load_image_folder(folder, None, 0)
+    assert capsys.readouterr().err.count("left out") == 10, "the first ten are named"
+
+
+def test_a_class_of_which_no_file_can_be_read_is_named(tmp_path: Path):
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        save_image(tmp_path / place / "0.png")
+    (tmp_path / "test/b/0.png").write_bytes(b"")
+    with pytest.raises(program.UserError, match="no file of b can be read"):
+        program.load_image_folder(tmp_path, None, 0)
+
+
+def test_heic_files_are_called_what_they_are(folder: Path, tmp_path: Path):
+    (folder / "c").mkdir()
+    (folder / "c" / "photo.HEIC").write_bytes(b"ftypheic")
+    with pytest.raises(program.UserError, match=r"no image in c; it is HEIC, .* pillow-heif"):
+        program.load_image_folder(folder, None, 0)
+    with pytest.raises(program.UserError, match=r"it is HEIC, .* pillow-heif"):
+        program.read_image(folder / "c" / "photo.HEIC", "RGB")
+
+
+@pytest.mark.parametrize(
+    "dtype, white, depth",
+    [
+        ("uint16", 255, 255),
+        ("uint16", 4095, 4095),
+        ("uint16", 65535, 65535),
+        ("int32", 200, 255),
+        ("int32", 100_000, 100_000),
+        ("float32", 1.0, 1.0),
+        ("float32", 255, 255),
+    ],
+)
+def test_deep_images_have_one_depth_which_prediction_uses(
+    tmp_path: Path, capsys, dtype, white, depth
+):
+    for number in range(10):
+        for name, share in (("dark", 0.25), ("light", 1.0)):
+            (tmp_path / "deep" / name).mkdir(parents=True, exist_ok=True)
+            values = numpy.full((28, 28), white * share).astype(dtype)
+            Image.fromarray(values).save(tmp_path / "deep" / name / f"{number}.tif")
+    train_set, _ = program.load_image_folder(tmp_path / "deep", None, 0)
+    assert train_set.depth == depth and f"{depth:g} is white" in capsys.readouterr().out
+    expected = [round(255 * white * share / depth) for share in (0.25, 1.0)]
+    assert sorted(set(brightnesses(train_set))) == pytest.approx(expected, abs=1)
+    path = str(tmp_path / "deep" / "light" / "0.tif")
+    metadata = program.ModelMetadata(["dark", "light"], 28, 1, 10, depth=depth)
+    assert program.prepare_image(path, metadata)[0].unique().tolist() == pytest.approx(
+        expected[1:], abs=1
     )
 
 

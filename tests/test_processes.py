@@ -41,6 +41,11 @@ QUICK = (
     "--batch-size",
     "8",
     "--no-plots",
+    "--networks",
+    "mlp",
+    "tinyvgg",
+    "--learning-rate",
+    "0.01",
 )
 
 
@@ -141,6 +146,11 @@ def test_under_torchrun_each_process_has_a_gpu_of_its_own(monkeypatch):
     assert chosen == [3]
 
 
+PHOTOGRAPHS = program.Augmentation(
+    shift=0.1, zoom=0.2, rotation=10, color=0.2, patch=0.5, padding="reflection"
+)
+
+
 @pytest.mark.parametrize("key", program.NETWORKS)
 def test_on_cuda_nothing_is_on_another_device_and_nothing_waits(key: str):
     """On tensors that have a device and a shape but no memory.
@@ -158,7 +168,9 @@ def test_on_cuda_nothing_is_on_another_device_and_nothing_waits(key: str):
                         tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
         images = torch.empty(64, 1, 28, 28, dtype=torch.uint8, device="cuda")
         labels = torch.empty(64, dtype=torch.int64, device="cuda")
-        augmented = program.augment(images[torch.arange(16, device="cuda")], generator=None)
+        augmented = program.augment(
+            images[torch.arange(16, device="cuda")], PHOTOGRAPHS, generator=None
+        )
         with torch.autocast("cuda", torch.bfloat16, enabled=False):
             logits = network(program.to_float(augmented))
         loss = F.cross_entropy(logits.float(), labels[:16], label_smoothing=0.05)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -64,7 +65,9 @@ def shifted(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
 
 def test_augmented_images_are_mirrored_and_shifted_originals_and_nothing_else():
     images = torch.randint(1, 256, (1, 2, 5, 6), dtype=torch.uint8).expand(2000, 2, 5, 6)
-    augmented = program.augment(images, torch.Generator().manual_seed(0))
+    augmented = program.augment(
+        images, program.Augmentation(shift=0.4), torch.Generator().manual_seed(0)
+    )
     possible = {
         bytes(shifted(image, down, right).numpy())
         for image in (images[0], images[0].flip(-1))
@@ -75,6 +78,51 @@ def test_augmented_images_are_mirrored_and_shifted_originals_and_nothing_else():
     assert {bytes(image.contiguous().numpy()) for image in augmented} == possible and len(
         possible
     ) == 50
+
+
+PHOTOGRAPHS = program.Augmentation(
+    shift=0.1, zoom=0.2, rotation=10, color=0.2, patch=0.5, padding="reflection"
+)
+
+
+def test_every_image_of_a_batch_is_changed_in_a_way_of_its_own():
+    image = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    augmented = program.augment(image.expand(50, 3, 32, 32), PHOTOGRAPHS, generator)
+    assert augmented.shape == (50, 3, 32, 32) and augmented.dtype == torch.uint8
+    assert len({bytes(each.numpy()) for each in augmented}) == 50
+    again = program.augment(
+        image.expand(50, 3, 32, 32), PHOTOGRAPHS, torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(again, augmented)
+
+
+def test_each_change_is_as_large_as_it_says():
+    images = torch.full((1000, 3, 32, 32), 100, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    none = program.Augmentation(mirror=False, shift=0)
+    assert torch.equal(program.augment(images, none, generator), images)
+    brighter = program.augment(images, replace(none, color=0.2), generator)
+    assert (brighter == brighter[:, :1, :1, :1]).all(), "of one colour before and after"
+    assert 80 <= brighter.min() < 82 and 118 < brighter.max() <= 120
+    patched = program.augment(images, replace(none, patch=0.5), generator) != 100
+    assert 0.4 < patched.any(dim=3).any(dim=2).any(dim=1).float().mean() < 0.55
+    assert 3 / 7 * 32 - 1 < patched[:, 0].sum(dim=1).amax(dim=1).max() <= 3 / 7 * 32 + 1
+    bar = torch.zeros(1000, 1, 32, 32, dtype=torch.uint8)
+    bar[:, :, :, 16:] = 255  # the right half
+    zoomed = program.augment(bar, replace(none, rotation=10, padding="border"), generator)
+    edges = 32 - (zoomed > 127).sum(dim=3).float()  # of each row
+    slopes = (edges[:, 0, -1] - edges[:, 0, 0]).abs() / 31
+    assert math.tan(math.radians(9)) < slopes.max() < math.tan(math.radians(11))
+
+
+def test_colour_images_keep_their_colours_apart_and_grey_ones_stay_grey():
+    grey = torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    assert program.augment(grey, PHOTOGRAPHS, generator).shape == grey.shape
+    same = grey.expand(20, 3, 28, 28)
+    changed = program.augment(same, PHOTOGRAPHS, generator)
+    assert (changed.int() - changed[:, :1].int()).abs().max() <= 1
 
 
 def test_the_seed_decides_the_order_of_the_images(random_set):
