@@ -31,7 +31,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -275,7 +275,7 @@ class ImageSet:
     images: Tensor  # uint8 (N, C, H, W) in [0, 255]: bytes take a quarter of the memory of floats
     labels: Tensor  # int64 (N,), each an index into class_names
     class_names: tuple[str, ...]
-    depth: float = 255  # what white was in the files
+    white_value: float = 65535  # of files of more than 8 bits
     unreadable: int = 0  # files that were left out
 
     def __len__(self) -> int:
@@ -297,8 +297,8 @@ def load_fashion_mnist(root: str | Path) -> tuple[ImageSet, ImageSet]:
     """Return FashionMNIST's training set (60,000 images) and test set (10,000), on the CPU.
 
     They are read from the four official archives in root/FashionMNIST/raw or in root itself, here
-    or beside the script. If one is missing or corrupt, they are downloaded to the former. Raises
-    UserError if that fails.
+    or beside the script. If one is missing or corrupt, they are downloaded to
+    root/FashionMNIST/raw. Raises UserError if that fails.
     """
     archives = dict(FashionMNIST.resources)
     folder = Path(root, "FashionMNIST", "raw")
@@ -459,7 +459,7 @@ class Record:
     epoch: float  # passes over the training set so far
     train_loss: float  # of the mini-batches since the record before, like the accuracy
     train_accuracy: float
-    test_loss: float
+    test_loss: float  # within the first epoch of 500 test images, like the accuracy
     test_accuracy: float
     training_seconds: float  # so far, in training steps alone
 
@@ -664,7 +664,7 @@ def process_rank() -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def own_share(train_set: ImageSet) -> ImageSet:
+def shard(train_set: ImageSet) -> ImageSet:
     """Return the images that this process trains on: all processes have equally many."""
     rank, processes = process_rank()
     rounded_up = math.ceil(len(train_set) / processes) * processes
@@ -714,8 +714,9 @@ class TrainedNetwork:
     @cached_property
     def diverged(self) -> bool:
         """Whether a loss or a weight is not finite: then the network is of no use."""
-        losses = torch.tensor([self.metrics.loss, self.history[-1].train_loss])
-        return not are_finite([losses, *self.network.state_dict().values()])
+        losses = [[record.train_loss, record.test_loss] for record in self.history]
+        logits = self.test_logits
+        return not are_finite([logits, torch.tensor(losses), *self.network.state_dict().values()])
 
     def summarize(self, image: Tensor) -> dict[str, object]:
         """Return its entry in results.json, in which every number is finite."""
@@ -764,7 +765,7 @@ def choose_runs(trained: Iterable[TrainedNetwork]) -> dict[str, TrainedNetwork]:
 def print_table(trained: Sequence[TrainedNetwork]) -> None:
     """Print one line for each network and optimizer: the mean of its runs, and their spread.
 
-    Runs that diverged are counted, and left out of the mean.
+    Runs that diverged are counted, and left out of the mean of the others.
     """
     groups = group_runs(trained)
     several = len(trained) > len(groups)
@@ -915,7 +916,7 @@ class ModelMetadata:
     hidden_units: int
     dataset: str = ""
     test_accuracy: float | None = None
-    depth: float = 255  # what white is in a file of more than 8 bits
+    white_value: float = 65535  # of files of more than 8 bits
 
 
 def save_network(run: TrainedNetwork, dataset: str, test_set: ImageSet, folder: Path) -> None:
@@ -927,7 +928,7 @@ def save_network(run: TrainedNetwork, dataset: str, test_set: ImageSet, folder: 
         hidden_units=run.sizes.hidden_units,
         dataset=dataset,
         test_accuracy=run.metrics.accuracy,
-        depth=test_set.depth,
+        white_value=test_set.white_value,
     )
     path = folder / run.network.model_file
     description = encode_json(asdict(metadata))
@@ -947,8 +948,9 @@ def load_model(
         kind, sizes = recognize_network(state)
         network = fill_network(kind, sizes, state)
     except OSError as error:
-        hint = "train first (your own: --images)"
-        raise UserError(f"{path} cannot be read: {error.strerror}; {hint}") from error
+        is_missing = isinstance(error, FileNotFoundError)
+        hint = "; train first (your own: --images)" if is_missing else ""
+        raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from error
     except (ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a network's state dict: {error}") from error
     return network.to(device).to(memory_format=torch.channels_last).eval()
@@ -1023,9 +1025,9 @@ def read_metadata(path: Path, network: Network) -> ModelMetadata:
 
 
 # ---- Figures -------------------------------------------------------------------------------------
-# Okabe and Ito's colours, which the colour-blind can tell apart too.
 # Fonts of Linux, Windows and macOS for other alphabets and emoji.
 FONTS = ("Noto Sans CJK JP", "Noto Emoji", "Yu Gothic", "Segoe UI Emoji", "Hiragino Sans")
+# Okabe and Ito's colours, which the colour-blind can tell apart too.
 COLORS = ("#E69F00", "#0072B2", "#CC79A7", "#56B4E9", "#009E73", "#D55E00", "#F0E442", "#000000")
 
 
@@ -1077,6 +1079,13 @@ def find_fonts() -> list[str]:
 
     installed = set(get_font_names())
     return ["DejaVu Sans", *(name for name in FONTS if name in installed)]
+
+
+def write_figures(figures: Mapping[str, bytes], folder: Path) -> None:
+    """Write the figures to folder and print their paths. Raises UserError."""
+    write_files({folder / name: content for name, content in figures.items()})
+    for name in figures:
+        print(folder / name)
 
 
 def render(figure: "Figure") -> bytes:
@@ -1284,6 +1293,7 @@ def write_explorer(
     page = Path(__file__).parent / "assets" / "explorer.html"
     if page.exists():  # not where the script alone was copied
         files[folder / page.name] = page.read_bytes()
+        print(folder / page.name)
     write_files(files)
 
 
@@ -1308,16 +1318,17 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
     """
     generator = torch.Generator().manual_seed(seed)
     train_folder, test_folder = find_splits(folder)
-    train_files = find_images(train_folder)
+    taken: set[Path] = set()
+    train_files = find_images(train_folder, taken)
     if test_folder:
-        test_files = find_images(test_folder)
+        test_files = find_images(test_folder, taken)
         if different := sorted(train_files.keys() ^ test_files.keys()):
             names = f"{train_folder.name} and {test_folder.name}"
             raise UserError(f"{folder}: only one of {names} has {', '.join(different)}")
     else:
         train_files, test_files = hold_out(train_files, generator)
     paths = [*itertools.chain(*train_files.values(), *test_files.values())]
-    images, depth = read_images(paths, image_size)
+    images, white_value = read_images(paths, image_size)
     labels = torch.cat([label_files(train_files), label_files(test_files)])
     is_train = torch.arange(len(paths)) < sum(len(files) for files in train_files.values())
     is_readable = torch.tensor([image is not None for image in images])
@@ -1326,7 +1337,7 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> tuple[
         pixels = pixels[:, :1]
     class_names = tuple(printable(name) for name in train_files)
     unreadable = len(images) - len(pixels)
-    both = ImageSet(pixels, labels[is_readable], class_names, depth, unreadable)
+    both = ImageSet(pixels, labels[is_readable], class_names, white_value, unreadable)
     train_set = both.subset(is_train[is_readable])
     test_set = both.subset(~is_train[is_readable])
     for image_set in (train_set, test_set):
@@ -1392,17 +1403,16 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def find_images(folder: Path) -> Files:
+def find_images(folder: Path, taken: set[Path]) -> Files:
     """Return the image files of each class, which is a folder in folder. Raises UserError.
 
-    Links to class folders and files are followed, but each file is taken once: a copy could be
-    both trained and tested on.
+    Links to class folders and files are followed, but not to files that are taken already, which
+    are added to: otherwise one image could be both trained and tested on.
     """
     classes = class_folders(folder)
     if len(classes) < 2:
         raise UserError(f"{folder} must have at least two folders of images, one per class")
     images: Files = {}
-    taken = set()
     skipped = [str(path) for path in folder.iterdir() if path not in classes]
     for class_folder in classes:
         images[class_folder.name] = []
@@ -1441,25 +1451,25 @@ def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
 
 
 def read_images(paths: list[Path], image_size: int | None) -> tuple[list[Tensor | None], float]:
-    """Return each image as uint8 (3, image_size, image_size), None if unreadable, and their depth.
+    """Return each image, uint8 (3, image_size, image_size), or None, and the value of white.
 
-    The depth is what white is in the files: one for all of them. Raises UserError if more than ten
-    files and more than one in a hundred are unreadable.
+    That is one for all files of more than 8 bits. Raises UserError if more than ten files and more
+    than one in a hundred are unreadable, or all.
     """
-    headers = map_files(read_image, paths)
+    headers = map_files(read_header, paths)
     sizes = {header.size for header in headers if isinstance(header, Image.Image)}
     image_size = image_size or (28 if sizes == {(28, 28)} else 64)
     is_deep = [isinstance(header, Image.Image) and header.mode[0] in "IF" for header in headers]
     largest = map_files(read_largest, list(itertools.compress(paths, is_deep)))
-    depth = find_depth([value for value in largest if isinstance(value, float)])
-    read = partial(read_square, mode="RGB", image_size=image_size, depth=depth)
+    white_value = find_white([value for value in largest if isinstance(value, float)])
+    read = partial(read_square, mode="RGB", image_size=image_size, white_value=white_value)
     results = map_files(read, paths)
     errors = [result for result in results if isinstance(result, UserError)]
     for error in errors[:10]:
         print_error(f"left out: {error}")
-    if len(errors) > max(10, len(paths) / 100):
+    if len(errors) > max(10, len(paths) / 100) or len(errors) == len(paths):
         raise UserError(f"{len(errors)} of {len(paths)} files cannot be read as images")
-    return [result if isinstance(result, Tensor) else None for result in results], depth
+    return [result if isinstance(result, Tensor) else None for result in results], white_value
 
 
 def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T | UserError]:
@@ -1481,18 +1491,18 @@ def leave_processor() -> None:
         os.sched_setaffinity(0, PROCESSORS)
 
 
-def find_depth(largest: list[float]) -> float:
-    """Return what white is in files of more than 8 bits, by the largest value of each."""
+def find_white(largest: list[float]) -> float:
+    """Return the value of white in files of more than 8 bits from the largest value in each."""
     if not largest:
-        return 255
-    depth = next(
-        (white for white in (1.0, 255, 4095, 65535) if max(largest) <= white), max(largest)
-    )
-    print(
-        f"{len(largest)} images of more than 8 bits, with values up to {max(largest):g}: "
-        f"{depth:g} is white"
-    )
-    return depth
+        return 65535
+    white = max(largest)
+    for usual in (1.0, 255, 4095, 65535):
+        if white <= usual:
+            white = usual
+            break
+    print(f"{len(largest)} images of more than 8 bits, values up to {max(largest):g}:", end=" ")
+    print(f"{white:g} is white")
+    return white
 
 
 def label_files(files: Files) -> Tensor:
@@ -1507,24 +1517,24 @@ def printable(name: str) -> str:
 
 
 @cache
-def image_formats() -> dict[str, str]:
-    """Return the format of each file name's end that Pillow can read, pixels and all."""
+def image_suffixes() -> set[str]:
+    """Return how the names of files end that Pillow can read, pixels and all."""
     with suppress(ImportError):  # of HEIC, if it is installed
         from pillow_heif import register_heif_opener
 
         register_heif_opener()
-    formats = {}
-    for end, name in Image.registered_extensions().items():
+    suffixes = set()
+    for suffix, name in Image.registered_extensions().items():
         reader = Image.OPEN[name][0] if name in Image.OPEN else ImageFile.StubImageFile
         is_stub = isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile)
-        if not is_stub and name != "MPEG":
-            formats[end] = name
-    return formats
+        if not is_stub and name != "MPEG":  # of which Pillow reads the size alone
+            suffixes.add(suffix)
+    return suffixes
 
 
 def is_image_name(path: str | Path) -> bool:
     """Whether a path ends like an image that Pillow reads, and is not hidden."""
-    return Path(path).suffix.lower() in image_formats() and not is_hidden(Path(path).name)
+    return Path(path).suffix.lower() in image_suffixes() and not is_hidden(Path(path).name)
 
 
 # What Pillow raises for files that are no image, or only the beginning of one.
@@ -1534,26 +1544,43 @@ UNREADABLE = (
 )
 
 
-def read_image(path: str | Path, mode: str = "", depth: float = 65535) -> Image.Image:
-    """Return an image in mode L or RGB, rotated by EXIF, visible where transparent.
-
-    depth is what white is in a file of more than 8 bits. Without a mode the image has no pixels,
-    but its size. Raises UserError.
-    """
-    image_formats()  # registers what is installed
+@contextmanager
+def reading(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file; what Pillow raises while it is read becomes a UserError."""
+    image_suffixes()  # registers a reader of HEIC
     try:
         with Image.open(path) as file:
-            if not mode:
-                return file
-            image = ImageOps.exif_transpose(file)  # cameras store the orientation beside the pixels
-            if image.mode[0] in "IF":  # more than 8 bits
-                values = image if image.mode == "F" else image.convert("I").convert("F")
-                image = values.point(lambda value: value * (255 / depth) + 0.5).convert("L")
-            if image.has_transparency_data:
-                image = put_on_page(image.convert("RGBA"))
-            return image.convert(mode)
+            yield file
     except UNREADABLE as error:
         raise UserError(f"{path} cannot be read as an image: {error}{explain(path)}") from error
+
+
+def read_header(path: Path) -> Image.Image:
+    """Return an image of which mode and size are known, but no pixel. Raises UserError."""
+    with reading(path) as file:
+        return file
+
+
+def read_largest(path: Path) -> float:
+    """Return the largest value in an image of one channel. Raises UserError."""
+    with reading(path) as file:
+        extrema = file.getextrema()
+        return max(float(value) for value in extrema if not isinstance(value, tuple))
+
+
+def read_image(path: str | Path, mode: str, white_value: float = 65535) -> Image.Image:
+    """Return an image in mode L or RGB, rotated by EXIF, visible where transparent.
+
+    white_value is that of a file of more than 8 bits. Raises UserError.
+    """
+    with reading(path) as file:
+        image = ImageOps.exif_transpose(file)  # cameras store the orientation beside the pixels
+        if image.mode[0] in "IF":  # more than 8 bits
+            values = image if image.mode == "F" else image.convert("I").convert("F")
+            image = values.point(lambda value: value * (255 / white_value) + 0.5).convert("L")
+        if image.has_transparency_data:
+            image = put_on_page(image.convert("RGBA"))
+        return image.convert(mode)
 
 
 def explain(path: str | Path) -> str:
@@ -1566,16 +1593,6 @@ def explain(path: str | Path) -> str:
     return ""
 
 
-def read_largest(path: Path) -> float:
-    """Return the largest value in an image of one channel. Raises UserError."""
-    try:
-        with Image.open(path) as image:
-            extrema = image.getextrema()
-            return max(float(value) for value in extrema if not isinstance(value, tuple))
-    except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
-
-
 def put_on_page(image: Image.Image) -> Image.Image:
     """Return a transparent RGBA image on white, or on black if nothing would be seen on white."""
     on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -1584,9 +1601,9 @@ def put_on_page(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
 
 
-def read_square(path: str | Path, mode: str, image_size: int, depth: float = 65535) -> Tensor:
+def read_square(path: str | Path, mode: str, image_size: int, white_value: float) -> Tensor:
     """Return an image as uint8 (C, image_size, image_size): its middle, resized, antialiased."""
-    image = read_image(path, mode, depth)
+    image = read_image(path, mode, white_value)
     return pil_to_tensor(ImageOps.fit(image, (image_size, image_size), Image.Resampling.LANCZOS))
 
 
@@ -1671,9 +1688,7 @@ class Settings:
     device: str = option(
         "auto", "auto is a GPU if there is one", choices=("auto", "cpu", "cuda", "mps")
     )
-    no_plots: bool = option(
-        False, "draw no figures, and skip the analysis for them", action="store_true"
-    )
+    no_plots: bool = option(False, "draw no figures, and write no explorer", action="store_true")
     images: str | None = option(
         None, "your own, in DIR/<class>/ or DIR/train/<class>/ and DIR/test/", metavar="DIR"
     )
@@ -1799,9 +1814,7 @@ def run(settings: Settings) -> int:
     dataset = printable(subfolder) or "FashionMNIST"
     train_set, test_set = load_images(settings)
     plan = plan_training(settings, train_set)
-    print(f"{dataset}: {len(train_set):,} training, {len(test_set):,} test images")
-    if settings.images:
-        print_plan(settings, plan, train_set)
+    print_plan(settings, plan, dataset, train_set, test_set)
 
     trained = train_networks(settings, plan, train_set, test_set, dataset, models_dir)
     if process_rank()[0]:  # the first process speaks for all
@@ -1811,9 +1824,14 @@ def run(settings: Settings) -> int:
     if not chosen:
         raise UserError("every run diverged, and nothing was saved; try a lower --learning-rate")
 
-    report = make_report(settings, plan, dataset, train_set, test_set)
-    write_results(report, dataset, trained, chosen, test_set, settings, assets_dir)
-    print(f"{' and '.join(chosen)}: in {models_dir}{os.sep}")
+    shown = list(chosen.values())[-1]
+    analysis = analyze(chosen, shown, test_set)
+    report = make_report(settings, plan, dataset, train_set, test_set, trained, analysis)
+    write_files({assets_dir / "results.json": encode_json(report)})
+    if not settings.no_plots:
+        write_figures(draw_figures(trained, shown, test_set, analysis, dataset), assets_dir)
+        write_explorer(chosen, test_set, settings.seed, assets_dir)
+    print(f"{assets_dir / 'results.json'}\n{' and '.join(chosen)}: in {models_dir}{os.sep}")
     if train_set.unreadable:
         print_error(f"{train_set.unreadable} unreadable files were left out")
     if unsaved := sorted({run.name for run in trained} - chosen.keys()):
@@ -1831,17 +1849,35 @@ def load_images(settings: Settings) -> tuple[ImageSet, ImageSet]:
     return train_set.to(settings.device), test_set.to(settings.device)
 
 
-def print_plan(settings: Settings, plan: TrainingPlan, train_set: ImageSet) -> None:
-    """Say what was chosen for your own images, and how long it will take: a few steps are timed."""
+def print_plan(
+    settings: Settings, plan: TrainingPlan, dataset: str, train_set: ImageSet, test_set: ImageSet
+) -> None:
+    """Say what is trained on and, for your own images, what was chosen and how long it takes."""
+    print(f"{dataset}: {len(train_set):,} training, {len(test_set):,} test images")
+    if settings.images:
+        minutes = max(1, round(estimate_seconds(settings, plan, train_set) / 60))
+        changed = "not changed"
+        if isinstance(plan.augment, Augmentation):
+            mirrored = "mirrored too" if plan.augment.mirror else "not mirrored"
+            changed = f"changed at random, {mirrored}"
+        shape = " x ".join(str(side) for side in train_set.images.shape[1:])
+        steps = math.ceil(len(train_set) / plan.batch_size)
+        print(
+            f"images of {shape}, {changed}; {' and '.join(plan.networks)}: {plan.epochs} epochs of "
+            f"{steps} steps of {plan.batch_size} images, about {minutes} min"
+        )
+
+
+def estimate_seconds(settings: Settings, plan: TrainingPlan, train_set: ImageSet) -> float:
+    """Return about how long training will take here, from a few steps of each network."""
     sample = train_set.subset(slice(3 * plan.batch_size))
-    steps = math.ceil(len(train_set) / plan.batch_size)
     seconds = 0.0
     for network_name in plan.networks:
         kind = NETWORKS[network_name]
         network = kind.build(network_sizes(kind, settings, train_set)).to(settings.device)
         history = train(
             network,
-            sample,
+            shard(sample),
             sample.subset(slice(1)),
             epochs=2,
             batch_size=plan.batch_size,
@@ -1849,18 +1885,9 @@ def print_plan(settings: Settings, plan: TrainingPlan, train_set: ImageSet) -> N
             seed=0,
             augmented=plan.augment,
         )
-        second_epoch = history[-1].training_seconds - history[-2].training_seconds
-        seconds += second_epoch * plan.epochs * len(train_set) / len(sample)
-    shape = " x ".join(str(side) for side in train_set.images.shape[1:])
-    changed = "not changed"
-    if isinstance(plan.augment, Augmentation):
-        changed = "changed at random" + (
-            ", mirrored too" if plan.augment.mirror else ", not mirrored"
-        )
-    print(
-        f"images of {shape}, {changed}; {' and '.join(plan.networks)}: {plan.epochs} epochs of "
-        f"{steps} steps of {plan.batch_size} images, about {max(1, round(seconds / 60))} min"
-    )
+        seconds += history[-1].training_seconds - history[-2].training_seconds
+    runs = settings.runs * len(settings.optimizer)
+    return runs * seconds * plan.epochs * len(train_set) / len(sample)
 
 
 def network_sizes(kind: type[Network], settings: Settings, image_set: ImageSet) -> NetworkSizes:
@@ -1878,7 +1905,7 @@ def train_networks(
     models_dir: Path,
 ) -> list[TrainedNetwork]:
     """Train every network with every optimizer and seed, and save each as soon as it is trained."""
-    own_images = own_share(train_set)
+    train_share = shard(train_set)
     seeds = range(settings.seed, settings.seed + settings.runs)
     trained: list[TrainedNetwork] = []
     for seed, optimizer_name, network_name in itertools.product(
@@ -1895,7 +1922,7 @@ def train_networks(
         learning_rate = settings.learning_rate or default_rate * plan.learning_rate_scale
         history = train(
             network,
-            own_images,
+            train_share,
             test_set,
             epochs=plan.epochs,
             batch_size=plan.batch_size,
@@ -1939,35 +1966,16 @@ def warn_of_failure(run: TrainedNetwork) -> None:
         print_error(f"{name} is at chance, as if it always predicted the largest class; {hint}")
 
 
-def write_results(
-    report: dict[str, object],
-    dataset: str,
-    trained: Sequence[TrainedNetwork],
-    chosen: Mapping[str, TrainedNetwork],
-    test_set: ImageSet,
-    settings: Settings,
-    folder: Path,
-) -> None:
-    """Write results.json, then the figures, then the explorer, to folder. Raises UserError."""
-    shown = list(chosen.values())[-1]
-    analysis = analyze(chosen, shown, test_set)
-    report["models"] = [run.summarize(test_set.images[:1]) for run in trained]
-    report["evidence"] = asdict(analysis)
-    write_files({folder / "results.json": encode_json(report)})
-    print(folder / "results.json")
-    if settings.no_plots:
-        return
-    figures = draw_figures(trained, shown, test_set, analysis, dataset)
-    write_files({folder / name: content for name, content in figures.items()})
-    write_explorer(chosen, test_set, settings.seed, folder)
-    for name in (*figures, "explorer.html"):
-        print(folder / name)
-
-
 def make_report(
-    settings: Settings, plan: TrainingPlan, dataset: str, train_set: ImageSet, test_set: ImageSet
+    settings: Settings,
+    plan: TrainingPlan,
+    dataset: str,
+    train_set: ImageSet,
+    test_set: ImageSet,
+    trained: Sequence[TrainedNetwork],
+    analysis: Analysis,
 ) -> dict[str, object]:
-    """Return what results.json says of the run as a whole."""
+    """Return what results.json says."""
     return {
         "dataset": {
             "name": dataset,
@@ -1979,6 +1987,8 @@ def make_report(
         },
         "environment": describe_environment(torch.device(settings.device)),
         "settings": asdict(settings) | asdict(plan),
+        "models": [run.summarize(test_set.images[:1]) for run in trained],
+        "evidence": asdict(analysis),
     }
 
 
@@ -2070,7 +2080,7 @@ def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
     size = metadata.image_size
     if (metadata.dataset, metadata.channels, size) != ("FashionMNIST", 1, 28):
         mode = "L" if metadata.channels == 1 else "RGB"
-        return read_square(path, mode, size, metadata.depth), f"resized to {size} x {size}"
+        return read_square(path, mode, size, metadata.white_value), f"resized to {size} x {size}"
     image = read_image(path, "RGB")
     pixels = pil_to_tensor(image)
     if image.size == (28, 28) and pixels[:, 0, 0].max() < 128:  # one of the dataset's own

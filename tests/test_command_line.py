@@ -734,7 +734,7 @@ def test_your_own_images_from_end_to_end(tmp_path: Path, monkeypatch, capsys):
         "channels": 3,
         "hidden_units": 10,
         "test_accuracy": 1.0,
-        "depth": 255,
+        "white_value": 65535,
     }
     assert {path.name for folder in ("models", "assets") for path in Path(folder).iterdir()} == {
         "lamps"

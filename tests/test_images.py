@@ -111,12 +111,12 @@ def test_an_image_is_turned_upright_cropped_to_its_middle_and_visible_where_tran
     sideways.save(tmp_path / "a.png", exif=orientation)
     assert program.read_image(tmp_path / "a.png", "RGB").size == (16, 8)
     assert (
-        program.read_square(tmp_path / "a.png", "RGB", 8)[0].float().mean(dim=0).tolist()
+        program.read_square(tmp_path / "a.png", "RGB", 8, 65535)[0].float().mean(dim=0).tolist()
         == [255] * 4 + [0] * 4
     )
 
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert program.read_square(tmp_path / "clear.png", "L", 8).unique().tolist() == [0]
+    assert program.read_square(tmp_path / "clear.png", "L", 8, 65535).unique().tolist() == [0]
     dark = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     dark.paste("navy", (0, 0, 8, 4))
     dark.save(tmp_path / "dark.png")
@@ -125,11 +125,12 @@ def test_an_image_is_turned_upright_cropped_to_its_middle_and_visible_where_tran
     light.paste("white", (0, 0, 8, 4))
     light.save(tmp_path / "light.png")
     assert (
-        program.read_square(tmp_path / "light.png", "L", 8)[0, :, 0].tolist() == [255] * 4 + [0] * 4
+        program.read_square(tmp_path / "light.png", "L", 8, 65535)[0, :, 0].tolist()
+        == [255] * 4 + [0] * 4
     )
     for name, dtype in (("deep.png", "<u2"), ("deep.tif", ">u2")):
         Image.fromarray(numpy.full((8, 8), 257 * 77, dtype=dtype)).save(tmp_path / name)
-        assert program.read_square(tmp_path / name, "L", 8).unique().tolist() == [77]
+        assert program.read_square(tmp_path / name, "L", 8, 65535).unique().tolist() == [77]
 
 
 def test_images_of_the_dataset_written_to_files_are_read_unchanged(tmp_path: Path, fashion_mnist):
@@ -295,6 +296,29 @@ def test_a_class_of_which_no_file_can_be_read_is_named(tmp_path: Path):
         program.load_image_folder(tmp_path, None, 0)
 
 
+def test_if_no_file_can_be_read_that_is_said(tmp_path: Path):
+    for place in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(b"")
+    with pytest.raises(program.UserError, match="4 of 4 files cannot be read"):
+        program.load_image_folder(tmp_path, None, 0)
+
+
+def test_a_link_from_test_to_train_is_not_followed(tmp_path: Path):
+    for number, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        save_image(tmp_path / place / f"{number}.png", color=number)
+    link(tmp_path / "test/a/copy.png", tmp_path / "train/a/0.png")
+    assert all_brightnesses(tmp_path) == [0, 1, 2, 3]
+
+
+def test_a_network_of_ordinary_images_takes_a_deep_one_as_of_16_bits(tmp_path: Path, folder: Path):
+    assert program.load_image_folder(folder, None, 0)[0].white_value == 65535
+    Image.fromarray(numpy.full((28, 28), 257 * 77, dtype="uint16")).save(tmp_path / "deep.png")
+    metadata = program.ModelMetadata(["a", "b"], 28, 1, 10)
+    image, _ = program.prepare_image(str(tmp_path / "deep.png"), metadata)
+    assert image.unique().tolist() == [77]
+
+
 def test_heic_files_are_called_what_they_are(folder: Path, tmp_path: Path):
     (folder / "c").mkdir()
     (folder / "c" / "photo.HEIC").write_bytes(b"ftypheic")
@@ -325,11 +349,11 @@ def test_deep_images_have_one_depth_which_prediction_uses(
             values = numpy.full((28, 28), white * share).astype(dtype)
             Image.fromarray(values).save(tmp_path / "deep" / name / f"{number}.tif")
     train_set, _ = program.load_image_folder(tmp_path / "deep", None, 0)
-    assert train_set.depth == depth and f"{depth:g} is white" in capsys.readouterr().out
+    assert train_set.white_value == depth and f"{depth:g} is white" in capsys.readouterr().out
     expected = [round(255 * white * share / depth) for share in (0.25, 1.0)]
     assert sorted(set(brightnesses(train_set))) == pytest.approx(expected, abs=1)
     path = str(tmp_path / "deep" / "light" / "0.tif")
-    metadata = program.ModelMetadata(["dark", "light"], 28, 1, 10, depth=depth)
+    metadata = program.ModelMetadata(["dark", "light"], 28, 1, 10, white_value=depth)
     assert program.prepare_image(path, metadata)[0].unique().tolist() == pytest.approx(
         expected[1:], abs=1
     )

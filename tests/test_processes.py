@@ -125,7 +125,7 @@ def test_every_process_has_its_own_share_and_equally_many(monkeypatch):
     shares = []
     for rank in range(3):
         monkeypatch.setattr(program, "process_rank", lambda rank=rank: (rank, 3))
-        share = program.own_share(train_set)
+        share = program.shard(train_set)
         assert share.images.flatten().tolist() == share.labels.tolist()
         shares.append(share.labels.tolist())
     assert [len(share) for share in shares] == [4, 4, 4] and {
