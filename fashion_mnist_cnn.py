@@ -2058,10 +2058,13 @@ def expand_paths(paths: Iterable[str]) -> Iterator[str]:
 
 
 def find_best_model(folder: Path) -> Path:
-    """Return the saved network that has the highest test accuracy in its JSON file."""
-    paths = [locate(folder / kind.model_file) for kind in NETWORKS.values()]
-    saved = [path for path in paths if path.exists()]
-    return max(saved, key=read_test_accuracy, default=folder / "CNN_model.pth")
+    """Return the saved network, here or else beside the script, of the highest test accuracy."""
+    for place in (folder, Path(__file__).parent / folder):
+        paths = [place / kind.model_file for kind in NETWORKS.values()]
+        saved = [path for path in paths if path.exists()]
+        if saved:
+            return max(saved, key=read_test_accuracy)
+    return folder / "CNN_model.pth"  # which is reported as missing
 
 
 def read_test_accuracy(path: Path) -> float:

@@ -845,20 +845,15 @@ def test_an_unreadable_image_is_reported_and_the_others_are_predicted(
     garments, tmp_path: Path, capsys
 ):
     (tmp_path / "notes.txt").write_text("not an image")
-    paths = [
-        str(tmp_path / "notes.txt"),
-        garments[0],
-        str(tmp_path / "none.png"),
-        str(tmp_path),
-        garments[1],
-    ]
+    (tmp_path / "empty").mkdir()
+    unreadable = [str(tmp_path / name) for name in ("notes.txt", "none.png", "empty")]
+    paths = [unreadable[0], garments[0], *unreadable[1:], garments[1]]
     assert program.main(["--predict", *paths, "--model", str(MODEL), "--json"]) == 1
     out, err = capsys.readouterr()
     assert [json.loads(line)["image"] for line in out.splitlines()] == garments
-    unreadable = paths[0], paths[2], paths[3]
+    lines = err.splitlines()
     assert all(
-        f" {path} cannot be read" in line
-        for path, line in zip(unreadable, err.splitlines(), strict=True)
+        f" {path} cannot be read" in line for path, line in zip(unreadable, lines, strict=True)
     )
 
 
