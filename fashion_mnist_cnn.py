@@ -948,8 +948,9 @@ def load_model(
         kind, sizes = recognize_network(state)
         network = fill_network(kind, sizes, state)
     except OSError as error:
-        is_missing = isinstance(error, FileNotFoundError)
-        hint = "; train first (your own: --images)" if is_missing else ""
+        hint = ""
+        if isinstance(error, FileNotFoundError):
+            hint = "; train first (your own: --images)"
         raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from error
     except (ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a network's state dict: {error}") from error
@@ -1387,16 +1388,16 @@ def unwrap(folder: Path) -> Path:
 
 def class_folders(folder: Path) -> list[Path]:
     """Return the folders in folder but hidden ones and links in a circle. Raises UserError."""
+    real = folder.resolve()
+    folders = []
     try:
-        children = sorted(path for path in folder.iterdir() if path.is_dir())
+        for path in sorted(folder.iterdir()):
+            is_visible = path.is_dir() and not is_hidden(path.name)
+            if is_visible and not real.is_relative_to(path.resolve()):
+                folders.append(path)
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
-    real = folder.resolve()
-    return [
-        path
-        for path in children
-        if not is_hidden(path.name) and not real.is_relative_to(path.resolve())
-    ]
+    return folders
 
 
 def is_hidden(name: str) -> bool:
@@ -1427,11 +1428,14 @@ def find_images(folder: Path, taken: set[Path]) -> Files:
                 skipped.append(str(path))
     skipped = sorted(path for path in skipped if not is_hidden(Path(path).name))
     if skipped:
-        more = ", ..." if len(skipped) > 5 else ""
-        print(f"{len(skipped)} skipped, not images of a class: {', '.join(skipped[:5])}{more}")
+        shown = ", ".join(skipped[:5])
+        if len(skipped) > 5:
+            shown += ", ..."
+        print(f"{len(skipped)} skipped, not images of a class: {shown}")
     if empty := [name for name in images if not images[name]]:
-        hints = [explain(path) for path in skipped]
-        hint = next((hint for hint in hints if hint), "")
+        hint = ""
+        for skipped_path in skipped:
+            hint = hint or explain(skipped_path)
         raise UserError(f"{folder} has no image in {', '.join(empty)}{hint}")
     return images
 
