@@ -1186,8 +1186,8 @@ def draw_curves(axes: "Axes", run: TrainedNetwork, measure: str, color: str) -> 
     epochs = [record.epoch for record in run.history]
     on_train = [getattr(record, f"train_{measure}") for record in run.history]
     on_test = [getattr(record, f"test_{measure}") for record in run.history]
-    axes.plot(epochs, on_train, "--", color=color, marker=".")
-    axes.plot(epochs, on_test, "-", color=color, marker=".")
+    axes.plot(epochs, on_train, "--", color=color, marker=".", markersize=3, linewidth=1)
+    axes.plot(epochs, on_test, "-", color=color, marker=".", markersize=3, linewidth=1)
 
 
 def plot_confusion_matrix(run: TrainedNetwork, class_names: Sequence[str]) -> "Figure":
