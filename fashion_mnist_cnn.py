@@ -676,9 +676,10 @@ T = TypeVar("T")
 
 def progress_bar(items: Iterable[T], description: str, total: int) -> "tqdm[T]":
     """Return items behind a bar, gone at the end, which a terminal or a notebook shows."""
-    is_shown = "ipykernel" in sys.modules or sys.stderr.isatty()
-    disable = process_rank()[0] > 0 or not is_shown
-    return tqdm(items, description, total, leave=False, disable=disable)
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()  # None where it is closed
+    is_notebook = type(sys.stderr).__module__.startswith("ipykernel")
+    is_shown = process_rank()[0] == 0 and (is_terminal or is_notebook)
+    return tqdm(items, description, total, leave=False, disable=not is_shown)
 
 
 # ---- Trained networks ----------------------------------------------------------------------------
@@ -1294,8 +1295,9 @@ def write_explorer(
     page = Path(__file__).parent / "assets" / "explorer.html"
     if page.exists():  # not where the script alone was copied
         files[folder / page.name] = page.read_bytes()
-        print(folder / page.name)
     write_files(files)
+    for path in files:
+        print(path)
 
 
 def encode(tensor: Tensor) -> str:
@@ -1365,15 +1367,18 @@ def find_splits(folder: Path) -> tuple[Path, Path | None]:
         splits.setdefault(kind, []).append(inner)
     if splits.keys() == {"class"}:
         return root, None
+    unused = splits.pop("class")
     tested_on = splits.get("test") or splits.get("validation")
-    is_ambiguous = splits["class"] or any(len(found) > 1 for found in splits.values())
+    is_ambiguous = any(len(found) > 1 for found in splits.values())
     if is_ambiguous or "train" not in splits or not tested_on:
         raise UserError(
             f"{folder} is neither DIR/<class>/ nor DIR/train/<class>/ with DIR/test/<class>/ "
             "or DIR/validation/<class>/"
         )
-    if len(splits) == 4:
-        print(f"not used: {splits['validation'][0]}")
+    if len(splits) == 3:
+        unused += splits["validation"]
+    for folder in unused:
+        print(f"not used: {folder}")
     return splits["train"][0], tested_on[0]
 
 
@@ -1431,7 +1436,7 @@ def find_images(folder: Path, taken: set[Path]) -> Files:
         shown = ", ".join(skipped[:5])
         if len(skipped) > 5:
             shown += ", ..."
-        print(f"{len(skipped)} skipped, not images of a class: {shown}")
+        print(f"{len(skipped)} skipped, not images of a class, or again: {shown}")
     if empty := [name for name in images if not images[name]]:
         hint = ""
         for skipped_path in skipped:
@@ -1591,9 +1596,10 @@ def explain(path: str | Path) -> str:
     """Return what to do about a file that is no image to Pillow, or nothing."""
     if Path(path).suffix.lower() in (".heic", ".heif"):
         return "; it is HEIC, which Pillow reads once pillow-heif is installed"
-    with suppress(OSError), open(path, "rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            return "; it only points to the image: `git lfs pull` gets it"
+    if Path(path).is_file():  # a named pipe would be waited for
+        with suppress(OSError), open(path, "rb") as file:
+            if file.read(40).startswith(b"version https://git-lfs"):
+                return "; it only points to the image: `git lfs pull` gets it"
     return ""
 
 
@@ -1800,7 +1806,7 @@ def plan_training(settings: Settings, train_set: ImageSet) -> TrainingPlan:
         batch_size=batch_size,
         networks=settings.networks or ("tinyvgg", "resnet"),
         augment=settings.augment is not False and augmentation,
-        learning_rate_scale=batch_size / 128,
+        learning_rate_scale=min(1.0, batch_size / 128),
     )
 
 
@@ -1864,6 +1870,8 @@ def print_plan(
         if isinstance(plan.augment, Augmentation):
             mirrored = "mirrored too" if plan.augment.mirror else "not mirrored"
             changed = f"changed at random, {mirrored}"
+        classes = ", ".join(train_set.class_names[:10])
+        print(f"{len(train_set.class_names)} classes: {classes}")
         shape = " x ".join(str(side) for side in train_set.images.shape[1:])
         steps = math.ceil(len(train_set) / plan.batch_size)
         print(

@@ -135,6 +135,8 @@ def test_what_is_asked_for_overrides_what_would_be_chosen():
         replace(settings, epochs=7, batch_size=5, networks=("mlp",)), image_set(9)
     )
     assert (plan.epochs, plan.batch_size, plan.networks) == (7, 5, ("mlp",))
+    large = program.plan_training(replace(settings, batch_size=1024), image_set(3000))
+    assert large.learning_rate_scale == 1, "a larger batch does not make training diverge"
     fashion = program.Settings(augment=True)
     assert program.plan_training(fashion, grey).augment == program.Augmentation()
 
@@ -725,6 +727,7 @@ def test_your_own_images_from_end_to_end(tmp_path: Path, monkeypatch, capsys):
     ]
     assert program.main([*arguments, "--optimizer", "sgd"]) == 0
     out = capsys.readouterr().out
+    assert "2 classes: blue, red\n" in out
     assert "images of 3 x 12 x 12, changed at random, mirrored too; tinyvgg and resnet: " in out
     assert re.search(r"10 epochs of 6 steps of 8 images, about \d+ min\n", out)
     assert json.loads(Path("models/lamps/CNN_model.json").read_text()) == {

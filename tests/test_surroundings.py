@@ -135,6 +135,12 @@ def test_it_runs_where_the_backend_of_a_notebook_is_not_installed(tmp_path: Path
     assert (tmp_path / "assets/lamps/confusion_matrix.png").exists()
 
 
+def test_it_runs_where_stderr_is_closed(tmp_path: Path):
+    save_lamps(tmp_path / "lamps", 20)
+    command = f'exec "{sys.executable}" "{SCRIPT}" {" ".join(QUICK)} --no-plots 2>&-'
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True).returncode == 0
+
+
 def test_pyplot_is_left_as_it_was(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_lamps(tmp_path / "lamps", 20)
