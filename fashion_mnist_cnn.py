@@ -26,6 +26,7 @@ import socket
 import struct
 import sys
 import tempfile
+import textwrap
 import time
 import warnings
 import zipfile
@@ -943,9 +944,14 @@ def load_model(
 
     Which of NETWORKS it is, and its sizes, are read off its weights. Nothing in the file is
     executed. Raises UserError, a ValueError, unless it is a finite float32 state dict of one.
+
+    It takes float32 images in [0, 1]. That other code normalized its images, did not pad them or
+    did not end its MLP with a ReLU, and how large its images were, cannot be read off the weights.
+    Warns of the size assumed if it is not FashionMNIST's and no JSON file beside path states it.
     """
+    path = locate(path)
     try:
-        state = load_state_dict(locate(path))
+        state = rename_weights(load_state_dict(path))
         kind, sizes = recognize_network(state)
         network = fill_network(kind, sizes, state)
     except OSError as error:
@@ -954,7 +960,14 @@ def load_model(
             hint = "; train first (your own: --images)"
         raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from error
     except (ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a network's state dict: {error}") from error
+        names = " or ".join(kind.__name__ for kind in NETWORKS.values())
+        found = f"found: {textwrap.shorten(str(error), 250)}; nothing in it was executed"
+        raise UserError(f"{path} is not a float32 state dict of {names}; {found}") from error
+    is_described = path.with_suffix(".json").exists()
+    if not is_described and (sizes.in_channels, sizes.image_size) != (1, 28):
+        size = f"{sizes.in_channels} x {sizes.image_size} x {sizes.image_size}"
+        assumed = f"images of {size} and padding of 1 are assumed"
+        warnings.warn(f"{path} has no JSON file beside it: {assumed}", stacklevel=2)
     return network.to(device).to(memory_format=torch.channels_last).eval()
 
 
@@ -965,27 +978,57 @@ MALFORMED = (
 )
 
 
-def load_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Return the finite float32 state dict in a file. Raises ValueError if there is none."""
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """Return the finite float32 state dict in a file.
+
+    Raises ValueError, whose text is what was found instead, or zipfile.BadZipFile.
+    """
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            start = f"a file that begins with {file.read(16)!r}"
+        raise ValueError(f"{start}, no zip file, as torch.save has written since version 1.6")
     size = os.path.getsize(path)
     with zipfile.ZipFile(path) as archive:
         # torch.save does not compress: what unpacks to more was made to fill the memory.
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > size or archive.testzip():
-            raise ValueError("it is corrupt")
+            raise ValueError("a corrupt file")
     try:
+        objects = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        if objects:
+            raise ValueError(f"Python objects of {', '.join(sorted(objects))}")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except MALFORMED as error:
-        raise ValueError(str(error) or type(error).__name__) from error
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise ValueError(f"it is a {type(state).__name__}, not of tensors alone")
-    if sum(tensor.nbytes for tensor in state.values()) > size:
-        raise ValueError("its tensors claim to be larger than the file")
-    for name, tensor in state.items():
+        raise ValueError(f"a zip file that torch.load refuses ({type(error).__name__})") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"a {type(state).__name__}")
+    for name, weights in state.items():
+        if not (isinstance(name, str) and isinstance(weights, Tensor)):
+            content = f"{name!r} is of type {type(weights).__name__}"
+            raise ValueError(f"a dict with the keys {list(state)[:3]} ..., where {content}")
         is_counter = name.endswith("num_batches_tracked")  # of batch normalization, int64
-        if not is_counter and not (tensor.dtype == torch.float32 and are_finite([tensor])):
-            raise ValueError("its weights are not finite float32 numbers")
+        if weights.dtype != torch.float32 and not is_counter:
+            raise ValueError(f"one whose {name} is {weights.dtype}")
+        if weights.nbytes > size:
+            raise ValueError(f"one whose {name} claims to be larger than the file")
+        if not are_finite([weights]):
+            raise ValueError(f"one whose {name} is not finite")
     return state
+
+
+def rename_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights under our names.
+
+    DataParallel and torch.compile put something before them; block_1 and block_2 are those of the
+    well-known tutorial that trains this network on FashionMNIST.
+    """
+    renamed = {}
+    for name, weights in state.items():
+        our_name = name.replace("module.", "").replace("_orig_mod.", "")
+        if our_name.startswith("block_"):
+            our_name = f"conv_{our_name}"
+        renamed[our_name] = weights
+    return renamed
 
 
 def recognize_network(state: Mapping[str, Tensor]) -> tuple[type[Network], NetworkSizes]:
@@ -993,8 +1036,7 @@ def recognize_network(state: Mapping[str, Tensor]) -> tuple[type[Network], Netwo
     for kind in NETWORKS.values():
         with suppress(KeyError, ValueError, ArithmeticError):
             return kind, kind.read_sizes(state)
-    names = " or ".join(kind.__name__ for kind in NETWORKS.values())
-    raise ValueError(f"its keys are not those of {names}")
+    raise ValueError(f"a state dict with the keys {list(state)[:3]} ...")
 
 
 def fill_network(kind: type[Network], sizes: NetworkSizes, state: Mapping[str, Tensor]) -> Network:
@@ -1008,6 +1050,7 @@ def fill_network(kind: type[Network], sizes: NetworkSizes, state: Mapping[str, T
 def read_metadata(path: Path, network: Network) -> ModelMetadata:
     """Return what the JSON file beside the network's file says, or without one its weights.
 
+    Without one, ten classes of 1 x 28 x 28 images are taken for FashionMNIST's, with a warning.
     Raises UserError if the two do not agree.
     """
     state = network.state_dict()
@@ -1015,7 +1058,14 @@ def read_metadata(path: Path, network: Network) -> ModelMetadata:
     if not json_path.exists():
         sizes = network.read_sizes(state)
         classes = [f"class {label}" for label in range(sizes.num_classes)]
-        return ModelMetadata(classes, sizes.image_size, sizes.in_channels, sizes.hidden_units)
+        dataset = ""
+        if (sizes.in_channels, sizes.image_size, sizes.num_classes) == (1, 28, 10):
+            classes = FashionMNIST.classes
+            dataset = "FashionMNIST"
+            warnings.warn(f"{json_path} is missing: {path} is taken for {dataset}'s", stacklevel=2)
+        return ModelMetadata(
+            classes, sizes.image_size, sizes.in_channels, sizes.hidden_units, dataset
+        )
     try:
         found = ModelMetadata(**json.loads(json_path.read_text(encoding="utf-8")))
         num_classes = len(found.classes)
@@ -2026,10 +2076,7 @@ def predict(settings: Settings) -> int:
     Raises UserError.
     """
     path = Path(settings.model) if settings.model else find_best_model(Path(settings.models_dir))
-    network = load_model(path, settings.device)
-    metadata = read_metadata(path, network)
-    if len(metadata.classes) < 2:
-        raise UserError(f"{path} has one output, not one for each of several classes")
+    network, metadata = load_described(path, settings.device)
     exit_code = 0
     for image_path in expand_paths(settings.predict):
         try:
@@ -2059,6 +2106,18 @@ def predict(settings: Settings) -> int:
             answer = f"{predicted} {probability:.2%}, then {runner_up} {runner_up_probability:.2%}"
             print(f"{image_path}: {answer} ({name}, {preparation})")
     return exit_code
+
+
+def load_described(path: Path, device: str) -> tuple[Network, ModelMetadata]:
+    """Return a saved network and its description; print what of it is assumed. Raises UserError."""
+    with warnings.catch_warnings(record=True, action="always") as assumptions:
+        network = load_model(path, device)
+        metadata = read_metadata(path, network)
+    for assumption in assumptions:
+        print_error(str(assumption.message))
+    if len(metadata.classes) < 2:
+        raise UserError(f"{path} has one output, not one for each of several classes")
+    return network, metadata
 
 
 def expand_paths(paths: Iterable[str]) -> Iterator[str]:

@@ -860,13 +860,22 @@ def test_an_unreadable_image_is_reported_and_the_others_are_predicted(
     )
 
 
-def test_a_model_without_metadata_numbers_its_classes(garments, tmp_path: Path, capsys):
-    (tmp_path / "alone.pth").write_bytes(MODEL.read_bytes())
-    assert (
-        program.main(["--predict", garments[0], "--model", str(tmp_path / "alone.pth"), "--json"])
-        == 0
-    )
-    assert json.loads(capsys.readouterr().out)["class"] == "class 9"
+def test_a_copied_model_without_its_metadata_predicts_as_with_it(garments, tmp_path, capsys):
+    alone = tmp_path / "alone.pth"
+    alone.write_bytes(MODEL.read_bytes())
+    assert program.main(["--predict", *garments, "--model", str(MODEL)]) == 0
+    expected, _ = capsys.readouterr()
+    assert program.main(["--predict", *garments, "--model", str(alone)]) == 0
+    out, err = capsys.readouterr()
+    assert out == expected
+    assert is_one_line(err) and "alone.json is missing" in err and "FashionMNIST's" in err
+
+
+def test_without_metadata_the_classes_of_other_networks_are_numbered(garments, tmp_path, capsys):
+    path = tmp_path / "pets.pth"
+    path.write_bytes(program.serialize_network(program.TinyVGG(num_classes=3)))
+    assert program.main(["--predict", garments[0], "--model", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["class"] in ("class 0", "class 1", "class 2")
 
 
 def test_a_missing_model_is_reported_in_one_line(garments, capsys):

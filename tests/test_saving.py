@@ -1,8 +1,13 @@
+import dataclasses
 import io
 import json
 import os
 import pickle
+import re
 import resource
+import subprocess
+import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -10,9 +15,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
 
 import fashion_mnist_cnn as program
-from conftest import MODEL
+from conftest import MODEL, REPOSITORY
 
 
 @pytest.fixture
@@ -22,6 +29,7 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.filterwarnings("ignore:.*has no JSON file")
 @settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(list(program.NETWORKS)),
@@ -69,6 +77,118 @@ def test_a_missing_model_is_reported_with_what_writes_one(tmp_path: Path):
         program.load_model(tmp_path / "none.pth")
 
 
+class Tutorial(nn.Module):
+    """The network under the names of the well-known tutorial; padding as there, 1 or 0."""
+
+    def __init__(self, channels: int = 1, features: int = 490, padding: int = 1) -> None:
+        super().__init__()
+
+        def conv_block(inputs: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv2d(inputs, 10, 3, padding=padding),
+                nn.ReLU(),
+                nn.Conv2d(10, 10, 3, padding=padding),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            )
+
+        self.block_1 = conv_block(channels)
+        self.block_2 = conv_block(10)
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(features, 10))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.block_2(self.block_1(images)))
+
+
+def test_the_readme_loads_the_cnn_into_the_tutorials_class(fashion_mnist, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    readme = (REPOSITORY / "README.md").read_text()
+    code = re.search(r"```python\n(state = .*?)```", readme, re.DOTALL)[1]
+    names = {"torch": torch, "network": Tutorial()}
+    exec(code, names)
+    images = program.to_float(fashion_mnist[1].images[:50])
+    expected = program.load_model(MODEL)(images)
+    torch.testing.assert_close(names["network"](images), expected)
+    assert len(code.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda network: network,
+        nn.DataParallel,
+        torch.compile,
+        lambda n: torch.compile(nn.DataParallel(n)),
+    ],
+    ids=["tutorial", "DataParallel", "compile", "both"],
+)
+@pytest.mark.parametrize("kind", [Tutorial, program.MLP, program.ResNet])
+def test_weights_under_other_names_are_loaded(tmp_path: Path, recwarn, kind, wrap):
+    network = kind().eval()
+    torch.save(wrap(network).state_dict(), tmp_path / "other.pth")
+    images = torch.rand(3, 1, 28, 28)
+    loaded = program.load_model(tmp_path / "other.pth")
+    torch.testing.assert_close(loaded(images), network(images))
+    assert not recwarn.list  # one channel and 490 features are FashionMNIST's
+
+
+def test_a_network_that_is_compiled_in_parts_is_loaded(tmp_path: Path):
+    network = program.TinyVGG()
+    weight = network.conv_block_2[0].weight
+    network.conv_block_2 = torch.compile(network.conv_block_2)
+    torch.save(network.state_dict(), tmp_path / "other.pth")
+    assert torch.equal(program.load_model(tmp_path / "other.pth").conv_block_2[0].weight, weight)
+
+
+@pytest.mark.parametrize(
+    ("state", "assumed"),
+    [
+        (
+            Tutorial(3, 1690, padding=0).state_dict(),
+            "images of 3 x 52 x 52 and padding of 1 are assumed",
+        ),
+        (
+            Tutorial(1, 160, padding=0).state_dict(),
+            "images of 1 x 16 x 16 and padding of 1 are assumed",
+        ),
+        (
+            program.MLP(3 * 64 * 64).state_dict(),
+            "images of 3 x 64 x 64 and padding of 1 are assumed",
+        ),
+        (program.ResNet(3, 2).state_dict(), "images of 3 x 28 x 28 and padding of 1 are assumed"),
+    ],
+    ids=["colour", "grey", "MLP", "ResNet"],
+)
+def test_an_assumed_image_size_is_warned_of_once(tmp_path: Path, capsys, state, assumed):
+    path = tmp_path / "other.pth"
+    torch.save(state, path)
+    with pytest.warns(UserWarning, match=rf"other\.pth has no JSON file .* {assumed}") as warned:
+        program.load_model(path)
+    assert len(warned) == 1 and warned[0].filename == __file__
+    image = tmp_path / "image.png"
+    Image.new("RGB", (90, 90), "red").save(image)
+    assert program.main(["--predict", str(image), "--model", str(path)]) == 0
+    assert capsys.readouterr().err.count("\n") == 1
+    path.with_suffix(".json").touch()
+    with warnings.catch_warnings(action="error"):
+        program.load_model(path)
+
+
+def test_weights_are_loaded_without_what_only_reports_need(tmp_path: Path):
+    code = """
+import sys
+for name in ("matplotlib", "torchmetrics", "mlxtend"):
+    sys.modules[name] = None
+import torch
+from fashion_mnist_cnn import load_model
+print(tuple(load_model()(torch.rand(2, 1, 28, 28)).shape))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (result.stdout, result.stderr) == ("(2, 10)\n", "")
+
+
 class Call:
     """Unpickled by careless code, calls function with arguments."""
 
@@ -79,9 +199,15 @@ class Call:
         return self.call
 
 
-def as_torch_file(content: object) -> bytes:
+def as_torch_file(content: object, **options: bool) -> bytes:
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def as_torchscript(network: nn.Module) -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(network), buffer)
     return buffer.getvalue()
 
 
@@ -145,6 +271,14 @@ def bad_models(folder: Path) -> dict[str, bytes]:
                 "classifier.1.weight": torch.zeros(9, 0),
             }
         ),
+        "checkpoint": as_torch_file({"epoch": 3, "model_state_dict": state, "loss": 0.4}),
+        "numbered": as_torch_file({0: weight}),
+        "half precision": as_torch_file({name: t.half() for name, t in state.items()}),
+        "before zip files": as_torch_file(state, _use_new_zipfile_serialization=False),
+        "whole model": as_torch_file(Tutorial()),
+        "TorchScript": as_torchscript(nn.Linear(2, 2)),
+        "other network": as_torch_file(nn.Linear(2, 2).state_dict()),
+        "a page of the web": b"<!DOCTYPE html><html>",
         "one key missing": as_torch_file(dict(list(state.items())[:-1])),
         "one key too many": as_torch_file(state | {"more": weight}),
     } | {
@@ -153,18 +287,37 @@ def bad_models(folder: Path) -> dict[str, bytes]:
     }
 
 
+FOUND = {
+    "checkpoint": "dict with the keys .'epoch', 'model_state_dict', 'loss'.*'epoch' is of type int",
+    "half precision": r"conv_block_1.0.weight is torch.float16",
+    "before zip files": "no zip file, as torch.save has written since version 1.6",
+    "whole model": r"Python objects of .*test_saving.Tutorial",
+    "TorchScript": "torchscript",
+    "other network": "keys .'weight', 'bias'",
+    "a page of the web": "begins with b'<!DOCTYPE html>",
+    "a list": "a list",
+    "other shapes": "size mismatch for conv_block_2.0.weight",
+    "NaN": "conv_block_2.0.weight is not finite",
+}
+
+
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_a_bad_model_file_is_rejected_and_neither_executed_nor_unpacked(tmp_path: Path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, content in bad_models(tmp_path).items():
         path = tmp_path / f"{name}.pth"
         path.write_bytes(content)
         with pytest.raises(
-            program.UserError, match=rf"{name}.pth is not a (network's )?state dict: ."
-        ) as error:
+            program.UserError,
+            match=rf"^\S.*{name}.pth is not a float32 state dict of MLP or TinyVGG or ResNet; "
+            r"found: \S.+; nothing in it was executed$",
+        ):
             program.load_model(path)
-        assert "\n" not in " ".join(str(error.value).split())
     assert not (tmp_path / "executed").exists()
+    for name, found in FOUND.items():
+        with pytest.raises(program.UserError, match=f"found: .*{found}"):
+            program.load_model(tmp_path / f"{name}.pth")
     assert (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000
     )  # kilobytes; the bomb's file is in it
@@ -211,6 +364,23 @@ def described(tmp_path: Path) -> tuple[Path, program.TinyVGG]:
 def test_the_metadata_beside_a_model_are_read(described):
     path, network = described
     assert program.read_metadata(path, network) == program.ModelMetadata(**METADATA)
+
+
+@pytest.mark.parametrize("name", ["CNN", "MLP", "ResNet"])
+def test_ten_classes_of_fashion_mnists_size_without_metadata_are_taken_for_its(
+    tmp_path: Path, name: str
+):
+    path = tmp_path / f"{name}_model.pth"
+    path.write_bytes(MODEL.with_name(path.name).read_bytes())
+    description = json.loads(MODEL.with_name(f"{name}_model.json").read_text())
+    description.pop("test_accuracy")
+    with pytest.warns(
+        UserWarning, match=rf"{name}_model.json is missing: .*FashionMNIST's"
+    ) as seen:
+        metadata = program.read_metadata(path, program.load_model(path))
+    assert len(seen) == 1
+    expected = program.ModelMetadata(**description)
+    assert dataclasses.replace(metadata, classes=list(metadata.classes)) == expected
 
 
 def test_without_metadata_sizes_come_from_the_weights_and_classes_are_numbered(described):
@@ -261,5 +431,5 @@ def test_only_the_counters_of_batch_normalization_may_be_integers(tmp_path: Path
     torch.save(state, tmp_path / "network.pth")
     assert isinstance(program.load_model(tmp_path / "network.pth"), program.ResNet)
     torch.save(state | {name: state[name].long()}, tmp_path / "network.pth")
-    with pytest.raises(program.UserError, match="not finite float32 numbers"):
+    with pytest.raises(program.UserError, match=f"{name} is torch.int64"):
         program.load_model(tmp_path / "network.pth")
