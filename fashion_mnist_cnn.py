@@ -1860,43 +1860,59 @@ def plan_training(settings: Settings, train_set: ImageSet) -> TrainingPlan:
     )
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained, on which images, and where the results go."""
+
+    settings: Settings
+    plan: TrainingPlan
+    dataset: str
+    train_set: ImageSet
+    test_set: ImageSet
+    models_dir: Path
+    assets_dir: Path
+
+    def sizes(self, kind: type[Network]) -> NetworkSizes:
+        """Return how large a network of this kind is here."""
+        _, in_channels, _, image_size = self.train_set.images.shape
+        hidden_units = self.settings.hidden_units or kind.default_hidden_units
+        num_classes = len(self.train_set.class_names)
+        return NetworkSizes(in_channels, image_size, hidden_units, num_classes)
+
+
 def run(settings: Settings) -> int:
     """Train, compare, analyze, draw and save; return the exit code. Raises UserError.
 
     What is finished is written at once, so that nothing that comes later can lose it.
     """
+    experiment = prepare(settings)
+    print_plan(experiment)
+    trained = train_networks(experiment)
+    if process_rank()[0]:  # the first process speaks for all
+        return 0
+    print_table(trained)
+    report(experiment, trained)
+    return 0
+
+
+def prepare(settings: Settings) -> Experiment:
+    """Check the folders, read the images, choose what the settings leave open. Raises UserError."""
     # Your own images get folders of their own: FashionMNIST's networks are not overwritten.
     subfolder = Path(settings.images).resolve().name or "root" if settings.images else ""
     models_dir = Path(settings.models_dir, subfolder)
     assets_dir = Path(settings.assets_dir, subfolder)
     check_writable(models_dir, "--models-dir")
     check_writable(assets_dir, "--assets-dir")
-    dataset = printable(subfolder) or "FashionMNIST"
     train_set, test_set = load_images(settings)
-    plan = plan_training(settings, train_set)
-    print_plan(settings, plan, dataset, train_set, test_set)
-
-    trained = train_networks(settings, plan, train_set, test_set, dataset, models_dir)
-    if process_rank()[0]:  # the first process speaks for all
-        return 0
-    print_table(trained)
-    chosen = choose_runs(trained)
-    if not chosen:
-        raise UserError("every run diverged, and nothing was saved; try a lower --learning-rate")
-
-    shown = list(chosen.values())[-1]
-    analysis = analyze(chosen, shown, test_set)
-    report = make_report(settings, plan, dataset, train_set, test_set, trained, analysis)
-    write_files({assets_dir / "results.json": encode_json(report)})
-    if not settings.no_plots:
-        write_figures(draw_figures(trained, shown, test_set, analysis, dataset), assets_dir)
-        write_explorer(chosen, test_set, settings.seed, assets_dir)
-    print(f"{assets_dir / 'results.json'}\n{' and '.join(chosen)}: in {models_dir}{os.sep}")
-    if train_set.unreadable:
-        print_error(f"{train_set.unreadable} unreadable files were left out")
-    if unsaved := sorted({run.name for run in trained} - chosen.keys()):
-        raise UserError(f"every run of {' and '.join(unsaved)} diverged, and none was saved")
-    return 0
+    return Experiment(
+        settings=settings,
+        plan=plan_training(settings, train_set),
+        dataset=printable(subfolder) or "FashionMNIST",
+        train_set=train_set,
+        test_set=test_set,
+        models_dir=models_dir,
+        assets_dir=assets_dir,
+    )
 
 
 def load_images(settings: Settings) -> tuple[ImageSet, ImageSet]:
@@ -1909,13 +1925,14 @@ def load_images(settings: Settings) -> tuple[ImageSet, ImageSet]:
     return train_set.to(settings.device), test_set.to(settings.device)
 
 
-def print_plan(
-    settings: Settings, plan: TrainingPlan, dataset: str, train_set: ImageSet, test_set: ImageSet
-) -> None:
+def print_plan(experiment: Experiment) -> None:
     """Say what is trained on and, for your own images, what was chosen and how long it takes."""
-    print(f"{dataset}: {len(train_set):,} training, {len(test_set):,} test images")
-    if settings.images:
-        minutes = max(1, round(estimate_seconds(settings, plan, train_set) / 60))
+    plan = experiment.plan
+    train_set = experiment.train_set
+    train_count = f"{len(train_set):,} training"
+    print(f"{experiment.dataset}: {train_count}, {len(experiment.test_set):,} test images")
+    if experiment.settings.images:
+        minutes = max(1, round(estimate_seconds(experiment) / 60))
         changed = "not changed"
         if isinstance(plan.augment, Augmentation):
             mirrored = "mirrored too" if plan.augment.mirror else "not mirrored"
@@ -1930,15 +1947,15 @@ def print_plan(
         )
 
 
-def estimate_seconds(settings: Settings, plan: TrainingPlan, train_set: ImageSet) -> float:
+def estimate_seconds(experiment: Experiment) -> float:
     """Return about how long training will take here, from a few steps of each network."""
-    sample = train_set.subset(slice(3 * plan.batch_size))
+    plan = experiment.plan
+    sample = experiment.train_set.subset(slice(3 * plan.batch_size))
     seconds = 0.0
     for network_name in plan.networks:
         kind = NETWORKS[network_name]
-        network = kind.build(network_sizes(kind, settings, train_set)).to(settings.device)
         history = train(
-            network,
+            kind.build(experiment.sizes(kind)).to(experiment.settings.device),
             shard(sample),
             sample.subset(slice(1)),
             epochs=2,
@@ -1948,26 +1965,16 @@ def estimate_seconds(settings: Settings, plan: TrainingPlan, train_set: ImageSet
             augmented=plan.augment,
         )
         seconds += history[-1].training_seconds - history[-2].training_seconds
-    runs = settings.runs * len(settings.optimizer)
-    return runs * seconds * plan.epochs * len(train_set) / len(sample)
+    runs = experiment.settings.runs * len(experiment.settings.optimizer)
+    return runs * seconds * plan.epochs * len(experiment.train_set) / len(sample)
 
 
-def network_sizes(kind: type[Network], settings: Settings, image_set: ImageSet) -> NetworkSizes:
-    _, in_channels, _, image_size = image_set.images.shape
-    hidden_units = settings.hidden_units or kind.default_hidden_units
-    return NetworkSizes(in_channels, image_size, hidden_units, len(image_set.class_names))
-
-
-def train_networks(
-    settings: Settings,
-    plan: TrainingPlan,
-    train_set: ImageSet,
-    test_set: ImageSet,
-    dataset: str,
-    models_dir: Path,
-) -> list[TrainedNetwork]:
+def train_networks(experiment: Experiment) -> list[TrainedNetwork]:
     """Train every network with every optimizer and seed, and save each as soon as it is trained."""
-    train_share = shard(train_set)
+    settings = experiment.settings
+    plan = experiment.plan
+    test_set = experiment.test_set
+    train_share = shard(experiment.train_set)
     seeds = range(settings.seed, settings.seed + settings.runs)
     trained: list[TrainedNetwork] = []
     for seed, optimizer_name, network_name in itertools.product(
@@ -1976,7 +1983,7 @@ def train_networks(
         torch.manual_seed(seed)
         kind = NETWORKS[network_name]
         optimizer = OPTIMIZERS[optimizer_name].name
-        sizes = network_sizes(kind, settings, train_set)
+        sizes = experiment.sizes(kind)
         network = kind.build(sizes).to(settings.device)
         parameters = f"{count_parameters(network):,} parameters"
         tqdm.write(f"{kind.__name__}: {parameters}, {optimizer}, seed {seed}")
@@ -2003,7 +2010,7 @@ def train_networks(
         if process_rank()[0] == 0:
             warn_of_failure(run)
             if choose_runs(trained).get(run.name) is run:
-                save_network(run, dataset, test_set, models_dir)
+                save_network(run, experiment.dataset, test_set, experiment.models_dir)
     return trained
 
 
@@ -2028,27 +2035,45 @@ def warn_of_failure(run: TrainedNetwork) -> None:
         print_error(f"{name} is at chance, as if it always predicted the largest class; {hint}")
 
 
-def make_report(
-    settings: Settings,
-    plan: TrainingPlan,
-    dataset: str,
-    train_set: ImageSet,
-    test_set: ImageSet,
-    trained: Sequence[TrainedNetwork],
-    analysis: Analysis,
+def report(experiment: Experiment, trained: Sequence[TrainedNetwork]) -> None:
+    """Write results.json, the figures and the explorer. Raises UserError if every run diverged."""
+    chosen = choose_runs(trained)
+    if not chosen:
+        raise UserError("every run diverged, and nothing was saved; try a lower --learning-rate")
+    shown = list(chosen.values())[-1]
+    test_set = experiment.test_set
+    assets_dir = experiment.assets_dir
+    analysis = analyze(chosen, shown, test_set)
+    results = describe_results(experiment, trained, analysis)
+    write_files({assets_dir / "results.json": encode_json(results)})
+    if not experiment.settings.no_plots:
+        figures = draw_figures(trained, shown, test_set, analysis, experiment.dataset)
+        write_figures(figures, assets_dir)
+        write_explorer(chosen, test_set, experiment.settings.seed, assets_dir)
+    print(assets_dir / "results.json")
+    print(f"{' and '.join(chosen)}: in {experiment.models_dir}{os.sep}")
+    if experiment.train_set.unreadable:
+        print_error(f"{experiment.train_set.unreadable} unreadable files were left out")
+    if unsaved := sorted({run.name for run in trained} - chosen.keys()):
+        raise UserError(f"every run of {' and '.join(unsaved)} diverged, and none was saved")
+
+
+def describe_results(
+    experiment: Experiment, trained: Sequence[TrainedNetwork], analysis: Analysis
 ) -> dict[str, object]:
     """Return what results.json says."""
+    test_set = experiment.test_set
     return {
         "dataset": {
-            "name": dataset,
-            "train_images": len(train_set),
+            "name": experiment.dataset,
+            "train_images": len(experiment.train_set),
             "test_images": len(test_set),
             "image_shape": list(test_set.images.shape[1:]),
             "class_names": test_set.class_names,
-            "unreadable_files": train_set.unreadable,
+            "unreadable_files": experiment.train_set.unreadable,
         },
-        "environment": describe_environment(torch.device(settings.device)),
-        "settings": asdict(settings) | asdict(plan),
+        "environment": describe_environment(torch.device(experiment.settings.device)),
+        "settings": asdict(experiment.settings) | asdict(experiment.plan),
         "models": [run.summarize(test_set.images[:1]) for run in trained],
         "evidence": asdict(analysis),
     }

@@ -274,7 +274,9 @@ def train_networks(settings: program.Settings, sets) -> list[program.TrainedNetw
     """Train in the current folder, on the CPU."""
     settings = replace(settings, device="cpu")
     plan = program.plan_training(settings, sets[0])
-    return program.train_networks(settings, plan, *sets, "FashionMNIST", Path("models"))
+    return program.train_networks(
+        program.Experiment(settings, plan, "FashionMNIST", *sets, Path("models"), Path("assets"))
+    )
 
 
 def test_several_runs_use_one_seed_each_and_save_the_first_of_each_network(in_tmp, small_sets):
