@@ -13,8 +13,10 @@ with `from fashion_mnist_cnn import load_model; network = load_model()`.
 
 import argparse
 import base64
+import copy
 import glob
 import gzip
+import hashlib
 import io
 import itertools
 import json
@@ -37,7 +39,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 if sys.platform == "linux":
     PROCESSORS = os.sched_getaffinity(0)  # before OpenMP keeps this thread to one of them
@@ -57,6 +59,7 @@ import torch.nn.functional as F
 import torchvision
 from PIL import Image, ImageFile, ImageFilter, ImageOps
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import FashionMNIST
@@ -467,10 +470,33 @@ class Record:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What training holds when the network has been evaluated."""
+    """What training holds: all that decides how it goes on."""
 
     network: nn.Module
-    history: list[Record]
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    order_generator: torch.Generator
+    history: list[Record] = field(default_factory=list)
+
+    @property
+    def last_record(self) -> Record:
+        return self.history[-1] if self.history else Record(0, 0, 0, 0, 0, 0)
+
+    def state_dict(self) -> dict[str, object]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "order_generator": self.order_generator.get_state(),
+            "history": [asdict(record) for record in self.history],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.order_generator.set_state(state["order_generator"])
+        self.history[:] = [Record(**record) for record in state["history"]]
 
 
 def train(
@@ -485,6 +511,7 @@ def train(
     optimizer_name: str = "adam",
     augmented: "bool | Augmentation" = False,
     after_evaluation: Callable[[TrainingState], None] | None = None,
+    resume_from: Mapping[str, Any] | None = None,
 ) -> list[Record]:
     """Train network in place and return its learning curves.
 
@@ -493,8 +520,9 @@ def train(
     learning_rate and falls to almost zero (one-cycle policy, Smith and Topin 2018,
     arXiv:1708.07120). augmented: change the images at random, True as Augmentation() says. seed
     decides the order of the images, how they are augmented, and nothing else. If a weight is not
-    finite at the end of an epoch, training ends. Under torchrun each process has its own train_set,
-    and batch_size is that of all together.
+    finite at the end of an epoch, training ends. after_evaluation is called with each new record;
+    resume_from, a TrainingState's state_dict() at the end of an epoch, is where to go on. Under
+    torchrun each process has its own train_set, and batch_size is that of all together.
     """
     device = train_set.images.device
     rank, processes = process_rank()
@@ -510,12 +538,19 @@ def train(
         cycle_momentum=False,
     )
     order_generator = torch.Generator().manual_seed(seed)
-    augment_generator = torch.Generator(device).manual_seed(seed + rank)
+    state = TrainingState(network, optimizer, scheduler, order_generator)
+    if resume_from:
+        state.load_state_dict(resume_from)
     mixed_precision = training_precision(device) == torch.bfloat16
-    history: list[Record] = []
     recent: list[tuple[Tensor, Tensor]] = []  # logits and labels since the last evaluation
-    start = time.perf_counter()
-    for epoch in range(1, epochs + 1):
+    start = time.perf_counter() - state.last_record.training_seconds
+    for epoch in range(int(state.last_record.epoch) + 1, epochs + 1):
+        if not are_finite(network.parameters()):  # on which all processes agree
+            break
+        # Seeded anew, so that an epoch does not depend on the numbers drawn before, here or
+        # in another process.
+        augment_seed = seed + 1000 * (epoch * processes + rank)
+        augment_generator = torch.Generator(device).manual_seed(augment_seed)
         evaluation_interval = math.ceil(steps_per_epoch / 20) if epoch == 1 else steps_per_epoch
         order = torch.randperm(len(train_set), generator=order_generator).to(device)
         batches = progress_bar(order.split(batch_size), f"epoch {epoch}/{epochs}", steps_per_epoch)
@@ -542,7 +577,7 @@ def train(
                 test_metrics = evaluate(
                     network, test_set if step == steps_per_epoch else test_set.subset(slice(500))
                 )
-                history.append(
+                state.history.append(
                     Record(
                         epoch=epoch - 1 + min(1.0, step * batch_size / len(train_set)),
                         train_loss=train_metrics.loss,
@@ -553,12 +588,10 @@ def train(
                     )
                 )
                 if after_evaluation:
-                    after_evaluation(TrainingState(network, history))
+                    after_evaluation(state)
                 recent.clear()
                 start += time.perf_counter() - paused
-        if not are_finite(network.parameters()):  # on which all processes agree
-            break
-    return history
+    return state.history
 
 
 @dataclass(frozen=True)
@@ -771,7 +804,7 @@ def print_table(trained: Sequence[TrainedNetwork]) -> None:
     """
     groups = group_runs(trained)
     several = len(trained) > len(groups)
-    width = max(len(run.name) for run in trained) + 2
+    width = max(len("network"), *(len(run.name) for run in trained)) + 2
     header = f"{'network':<{width}}optimizer  parameters  accuracy    loss  training time"
     if several:
         header += "  accuracy: sd  runs  diverged"
@@ -902,9 +935,12 @@ def encode_json(content: object) -> bytes:
 
 def serialize_network(network: nn.Module) -> bytes:
     """Return the network's state dict as torch.save writes it, as contiguous CPU tensors."""
-    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return to_bytes({name: t.cpu().contiguous() for name, t in network.state_dict().items()})
+
+
+def to_bytes(content: object) -> bytes:
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(content, buffer)
     return buffer.getvalue()
 
 
@@ -951,7 +987,7 @@ def load_model(
     """
     path = locate(path)
     try:
-        state = rename_weights(load_state_dict(path))
+        state = rename_weights(read_state_dict(path))
         kind, sizes = recognize_network(state)
         network = fill_network(kind, sizes, state)
     except OSError as error:
@@ -978,10 +1014,10 @@ MALFORMED = (
 )
 
 
-def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Return the finite float32 state dict in a file.
+def load_safely(path: Path) -> object:
+    """Return what torch.save wrote to path, if that is intact and nothing in it is to be executed.
 
-    Raises ValueError, whose text is what was found instead, or zipfile.BadZipFile.
+    Raises ValueError, whose text is what was found instead, OSError or zipfile.BadZipFile.
     """
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
@@ -997,9 +1033,14 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         objects = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         if objects:
             raise ValueError(f"Python objects of {', '.join(sorted(objects))}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except MALFORMED as error:
         raise ValueError(f"a zip file that torch.load refuses ({type(error).__name__})") from error
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Return the finite float32 state dict in a file; raises as load_safely does."""
+    state = load_safely(path)
     if not isinstance(state, dict):
         raise ValueError(f"a {type(state).__name__}")
     for name, weights in state.items():
@@ -1009,7 +1050,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         is_counter = name.endswith("num_batches_tracked")  # of batch normalization, int64
         if weights.dtype != torch.float32 and not is_counter:
             raise ValueError(f"one whose {name} is {weights.dtype}")
-        if weights.nbytes > size:
+        if weights.nbytes > os.path.getsize(path):
             raise ValueError(f"one whose {name} claims to be larger than the file")
         if not are_finite([weights]):
             raise ValueError(f"one whose {name} is not finite")
@@ -1074,6 +1115,70 @@ def read_metadata(path: Path, network: Network) -> ModelMetadata:
     except (OSError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: other shapes
         raise UserError(f"{json_path} does not describe the network in {path}: {error}") from error
     return found
+
+
+class Checkpoint:
+    """A file from which an interrupted run goes on: the state of each training it has begun.
+
+    conditions decide the result: they must be the same to go on. environment may be another.
+    """
+
+    def __init__(
+        self, path: Path, interval: float, conditions: dict[str, Any], environment: object
+    ) -> None:
+        self.path = path
+        self.interval = interval  # seconds from one writing of the file to the next
+        self.conditions = conditions
+        self.environment = environment
+        self.resumed_from: object = None  # the environment in which the file was written
+        self.states: dict[str, Any] = {}
+        self.is_own = False  # whether the file, if there is one, is of this run
+        self.last_written = time.monotonic()
+
+    def read(self) -> None:
+        """Go on from the file. Raises UserError."""
+        try:
+            content = load_safely(self.path)
+            if not (isinstance(content, dict) and "conditions" in content):
+                raise ValueError("this program did not write it")
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(f"{self.path} is no checkpoint to go on from: {error}") from error
+        conditions = content["conditions"]
+        others = [name for name in conditions if conditions[name] != self.conditions.get(name)]
+        if others:
+            raise UserError(f"{self.path} is of a run with other {', '.join(others)}")
+        self.states = content["states"]
+        self.resumed_from = content["environment"]
+        if self.resumed_from != self.environment:
+            print(f"{self.path} was written in another environment: {self.resumed_from}")
+        self.is_own = True
+
+    def update(self, key: str, state: TrainingState) -> None:
+        """Keep the state of one training, and write all of them if the last time is long ago."""
+        self.states[key] = copy.deepcopy(state.state_dict())
+        if time.monotonic() - self.last_written >= self.interval:
+            try:
+                self.write()
+            except (UserError, OSError) as error:  # training can go on without
+                print_error(str(error))
+
+    def write(self) -> None:
+        """Write the file in one step; another run's is kept under another name."""
+        self.last_written = time.monotonic()
+        if self.path.exists() and not self.is_own:
+            now = time.strftime("%Y-%m-%d-%H%M%S")
+            self.path.rename(self.path.with_name(f"checkpoint-{now}.pth"))
+        content = {
+            "conditions": self.conditions,
+            "environment": self.environment,
+            "states": self.states,
+        }
+        write_files({self.path: to_bytes(content)})
+        self.is_own = True
+
+    def remove(self) -> None:
+        if self.is_own:
+            self.path.unlink(missing_ok=True)
 
 
 # ---- Figures -------------------------------------------------------------------------------------
@@ -1770,6 +1875,12 @@ class Settings:
     model: str | None = option(
         None, "for --predict; by default the best one saved", metavar="FILE", needs="predict"
     )
+    resume: bool = option(
+        False, "go on with the run that was interrupted, to the same result", action="store_true"
+    )
+    checkpoint_interval: float = option(
+        60, "seconds between checkpoints, written at the end of an epoch", type=float, metavar="N"
+    )
     json: bool = option(
         False, "print predictions as lines of JSON", action="store_true", needs="predict"
     )
@@ -1871,6 +1982,7 @@ class Experiment:
     test_set: ImageSet
     models_dir: Path
     assets_dir: Path
+    checkpoint: Checkpoint
 
     def sizes(self, kind: type[Network]) -> NetworkSizes:
         """Return how large a network of this kind is here."""
@@ -1886,13 +1998,21 @@ def run(settings: Settings) -> int:
     What is finished is written at once, so that nothing that comes later can lose it.
     """
     experiment = prepare(settings)
+    checkpoint = experiment.checkpoint
     print_plan(experiment)
-    trained = train_networks(experiment)
-    if process_rank()[0]:  # the first process speaks for all
-        return 0
-    print_table(trained)
-    report(experiment, trained)
-    return 0
+    try:
+        trained = train_networks(experiment)
+        if process_rank()[0]:  # the first process speaks for all
+            return 0
+        print_table(trained)
+        exit_code = report(experiment, trained)
+    except KeyboardInterrupt:
+        if process_rank()[0] or not checkpoint.states:
+            raise
+        checkpoint.write()
+        raise KeyboardInterrupt(f"; add --resume to go on from {checkpoint.path}") from None
+    checkpoint.remove()
+    return exit_code
 
 
 def prepare(settings: Settings) -> Experiment:
@@ -1904,15 +2024,46 @@ def prepare(settings: Settings) -> Experiment:
     check_writable(models_dir, "--models-dir")
     check_writable(assets_dir, "--assets-dir")
     train_set, test_set = load_images(settings)
+    plan = plan_training(settings, train_set)
     return Experiment(
         settings=settings,
-        plan=plan_training(settings, train_set),
+        plan=plan,
         dataset=printable(subfolder) or "FashionMNIST",
         train_set=train_set,
         test_set=test_set,
         models_dir=models_dir,
         assets_dir=assets_dir,
+        checkpoint=open_checkpoint(settings, plan, train_set, test_set, models_dir),
     )
+
+
+def open_checkpoint(
+    settings: Settings,
+    plan: TrainingPlan,
+    train_set: ImageSet,
+    test_set: ImageSet,
+    models_dir: Path,
+) -> Checkpoint:
+    """Return where the run keeps what it has come to; with --resume, go on from there.
+
+    So does a run that torchrun has started again because a process died. Raises UserError.
+    """
+    digest = hashlib.sha256(repr(train_set.class_names).encode())
+    for tensor in (train_set.images, train_set.labels, test_set.images, test_set.labels):
+        digest.update(tensor.cpu().numpy().tobytes())
+    names = ("optimizer", "learning_rate", "hidden_units", "seed", "runs")
+    conditions = asdict(plan) | {name: getattr(settings, name) for name in names}
+    conditions |= {"images": digest.hexdigest(), "number of processes": process_rank()[1]}
+    conditions = json.loads(json.dumps(conditions))  # which makes lists of tuples
+    path = models_dir / "checkpoint.pth"
+    environment = describe_environment(torch.device(settings.device))
+    checkpoint = Checkpoint(path, settings.checkpoint_interval, conditions, environment)
+    is_restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if settings.resume or (is_restart and path.exists()):
+        checkpoint.read()
+    elif path.exists():
+        print(f"{path} is of a run that was interrupted: --resume would go on with it")
+    return checkpoint
 
 
 def load_images(settings: Settings) -> tuple[ImageSet, ImageSet]:
@@ -1973,51 +2124,61 @@ def train_networks(experiment: Experiment) -> list[TrainedNetwork]:
     """Train every network with every optimizer and seed, and save each as soon as it is trained."""
     settings = experiment.settings
     plan = experiment.plan
+    checkpoint = experiment.checkpoint
     test_set = experiment.test_set
     train_share = shard(experiment.train_set)
     seeds = range(settings.seed, settings.seed + settings.runs)
     trained: list[TrainedNetwork] = []
-    for seed, optimizer_name, network_name in itertools.product(
-        seeds, settings.optimizer, plan.networks
-    ):
-        torch.manual_seed(seed)
-        kind = NETWORKS[network_name]
-        optimizer = OPTIMIZERS[optimizer_name].name
-        sizes = experiment.sizes(kind)
-        network = kind.build(sizes).to(settings.device)
-        parameters = f"{count_parameters(network):,} parameters"
-        tqdm.write(f"{kind.__name__}: {parameters}, {optimizer}, seed {seed}")
-        default_rate = peak_learning_rate(kind, sizes.hidden_units, optimizer_name)
-        learning_rate = settings.learning_rate or default_rate * plan.learning_rate_scale
-        history = train(
-            network,
-            train_share,
-            test_set,
-            epochs=plan.epochs,
-            batch_size=plan.batch_size,
-            learning_rate=learning_rate,
-            seed=seed,
-            optimizer_name=optimizer_name,
-            augmented=plan.augment,
-            after_evaluation=print_epoch,
-        )
-        logits = predict_logits(network, test_set.images).cpu()
-        labels = test_set.labels.cpu()
-        run = TrainedNetwork(
-            network, sizes, optimizer, learning_rate, seed, history, logits, labels
-        )
-        trained.append(run)
-        if process_rank()[0] == 0:
-            warn_of_failure(run)
-            if choose_runs(trained).get(run.name) is run:
-                save_network(run, experiment.dataset, test_set, experiment.models_dir)
+    try:
+        for seed, optimizer_name, network_name in itertools.product(
+            seeds, settings.optimizer, plan.networks
+        ):
+            torch.manual_seed(seed)
+            kind = NETWORKS[network_name]
+            optimizer = OPTIMIZERS[optimizer_name].name
+            sizes = experiment.sizes(kind)
+            network = kind.build(sizes).to(settings.device)
+            parameters = f"{count_parameters(network):,} parameters"
+            tqdm.write(f"{kind.__name__}: {parameters}, {optimizer}, seed {seed}")
+            default_rate = peak_learning_rate(kind, sizes.hidden_units, optimizer_name)
+            learning_rate = settings.learning_rate or default_rate * plan.learning_rate_scale
+            key = f"{network_name} {optimizer_name} {seed}"
+            history = train(
+                network,
+                train_share,
+                test_set,
+                epochs=plan.epochs,
+                batch_size=plan.batch_size,
+                learning_rate=learning_rate,
+                seed=seed,
+                optimizer_name=optimizer_name,
+                augmented=plan.augment,
+                after_evaluation=partial(end_epoch, checkpoint, key),
+                resume_from=checkpoint.states.get(key),
+            )
+            logits = predict_logits(network, test_set.images).cpu()
+            labels = test_set.labels.cpu()
+            run = TrainedNetwork(
+                network, sizes, optimizer, learning_rate, seed, history, logits, labels
+            )
+            trained.append(run)
+            if process_rank()[0] == 0:
+                warn_of_failure(run)
+                if choose_runs(trained).get(run.name) is run:
+                    save_network(run, experiment.dataset, test_set, experiment.models_dir)
+    except KeyboardInterrupt:
+        if trained:
+            print_table(trained)
+        raise
     return trained
 
 
-def print_epoch(state: TrainingState) -> None:
-    """Print the last record if it ends an epoch."""
+def end_epoch(checkpoint: Checkpoint, key: str, state: TrainingState) -> None:
+    """Keep what training has come to, and print the last record, if it ends an epoch."""
     record = state.history[-1]
     if record.epoch.is_integer():
+        if process_rank()[0] == 0:
+            checkpoint.update(key, state)
         on_train = f"train loss {record.train_loss:.4f}, accuracy {record.train_accuracy:.2%}"
         on_test = f"test loss {record.test_loss:.4f}, accuracy {record.test_accuracy:.2%}"
         seconds = f"{record.training_seconds:.1f} s"
@@ -2035,11 +2196,15 @@ def warn_of_failure(run: TrainedNetwork) -> None:
         print_error(f"{name} is at chance, as if it always predicted the largest class; {hint}")
 
 
-def report(experiment: Experiment, trained: Sequence[TrainedNetwork]) -> None:
-    """Write results.json, the figures and the explorer. Raises UserError if every run diverged."""
+def report(experiment: Experiment, trained: Sequence[TrainedNetwork]) -> int:
+    """Write results.json, the figures and the explorer; return 1 if a network has no run to save.
+
+    Raises UserError.
+    """
     chosen = choose_runs(trained)
     if not chosen:
-        raise UserError("every run diverged, and nothing was saved; try a lower --learning-rate")
+        print_error("every run diverged, and nothing was saved; try a lower --learning-rate")
+        return 1
     shown = list(chosen.values())[-1]
     test_set = experiment.test_set
     assets_dir = experiment.assets_dir
@@ -2054,8 +2219,11 @@ def report(experiment: Experiment, trained: Sequence[TrainedNetwork]) -> None:
     print(f"{' and '.join(chosen)}: in {experiment.models_dir}{os.sep}")
     if experiment.train_set.unreadable:
         print_error(f"{experiment.train_set.unreadable} unreadable files were left out")
-    if unsaved := sorted({run.name for run in trained} - chosen.keys()):
-        raise UserError(f"every run of {' and '.join(unsaved)} diverged, and none was saved")
+    unsaved = sorted({run.name for run in trained} - chosen.keys())
+    if unsaved:
+        print_error(f"every run of {' and '.join(unsaved)} diverged, and none was saved")
+        return 1
+    return 0
 
 
 def describe_results(
@@ -2073,6 +2241,7 @@ def describe_results(
             "unreadable_files": experiment.train_set.unreadable,
         },
         "environment": describe_environment(torch.device(experiment.settings.device)),
+        "resumed_from": experiment.checkpoint.resumed_from,
         "settings": asdict(experiment.settings) | asdict(experiment.plan),
         "models": [run.summarize(test_set.images[:1]) for run in trained],
         "evidence": asdict(analysis),
@@ -2086,7 +2255,7 @@ def describe_environment(device: torch.device) -> dict[str, object]:
         device_name = torch.cuda.get_device_name(device)
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "torchvision": torchvision.__version__,
         "device": device.type,
         "device_name": device_name,
@@ -2196,7 +2365,10 @@ def join_processes(device: str) -> None:
     """Join the processes that torchrun started; the first one speaks for all."""
     if device == "cuda":  # has not run: no machine with several GPUs was at hand
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group()
+    store, rank, processes = next(rendezvous("env://"))
+    # After a restart torchrun's store still has the addresses of the processes that were ended.
+    store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    distributed.init_process_group(store=store, rank=rank, world_size=processes)
     if distributed.get_rank() > 0:
         sys.stdout = open(os.devnull, "w", errors="backslashreplace")  # noqa: SIM115
 
@@ -2214,8 +2386,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if distributed.is_torchelastic_launched():  # by torchrun: one of several processes
             join_processes(settings.device)
         return predict(settings) if settings.predict else run(settings)
-    except KeyboardInterrupt:
-        print_error("interrupted")
+    except KeyboardInterrupt as interrupt:
+        print_error(f"interrupted{interrupt}")
         return 130
     except BrokenPipeError:  # whoever read the output has seen enough, as in `... | head -1`
         os.dup2(

@@ -274,8 +274,11 @@ def train_networks(settings: program.Settings, sets) -> list[program.TrainedNetw
     """Train in the current folder, on the CPU."""
     settings = replace(settings, device="cpu")
     plan = program.plan_training(settings, sets[0])
+    checkpoint = program.open_checkpoint(settings, plan, *sets, Path("models"))
     return program.train_networks(
-        program.Experiment(settings, plan, "FashionMNIST", *sets, Path("models"), Path("assets"))
+        program.Experiment(
+            settings, plan, "FashionMNIST", *sets, Path("models"), Path("assets"), checkpoint
+        )
     )
 
 
@@ -463,6 +466,13 @@ def test_the_stack_from_main_to_backward_has_four_functions(in_tmp: Path, monkey
     monkeypatch.setattr(torch.Tensor, "backward", record_stack)
     assert program.main([*QUICK, "--no-plots"]) == 0
     assert set(map(tuple, names)) == {("main", "run", "train_networks", "train")}
+
+
+def test_the_table_of_a_short_name_has_a_whole_header(capsys):
+    program.print_table([make_run(program.MLP())])
+    header, row = capsys.readouterr().out.strip().splitlines()
+    assert header.split()[:2] == ["network", "optimizer"]
+    assert header.index("optimizer") == row.index("Adam")
 
 
 def test_the_table_of_several_runs_shows_their_spread_and_what_diverged(capsys):

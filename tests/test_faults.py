@@ -170,7 +170,10 @@ def test_ctrl_c_ends_the_run_in_one_line(folder: Path, phase: str):
     sent = time.monotonic()
     code, _, err = finish(process)
     assert time.monotonic() - sent < 5
-    assert (code, err) == (130, "fashion_mnist_cnn.py: interrupted\n")
+    checkpoint = Path("models", "lamps", "checkpoint.pth")
+    hint = f"interrupted; add --resume to go on from {checkpoint}"
+    assert (code, err) == (130, f"fashion_mnist_cnn.py: {hint}\n")
+    assert (folder / checkpoint).exists()
     assert read_outputs(folder, names) == before and not temporary_files(folder)
     assert_whole(folder)
 

@@ -15,10 +15,17 @@ from conftest import REPOSITORY, save_lamps
 
 # Runs the program, and after each training writes the weights that this process has.
 RUN = f"""
-import os, sys
+import os, signal, sys
 sys.path.insert(0, {str(REPOSITORY)!r})
 import torch
 import fashion_mnist_cnn as program
+
+def end_epoch(checkpoint, key, state):
+    end_epoch_of_program(checkpoint, key, state)
+    place = f"{{type(state.network).__name__}} {{state.history[-1].epoch:.0f}}"
+    is_first_try = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if place == os.environ.get("KILLED_IN") and is_first_try and program.process_rank()[0] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 def train(network, train_set, test_set, **options):
     history = original(network, train_set, test_set, **options)
@@ -29,6 +36,7 @@ def train(network, train_set, test_set, **options):
     return history
 
 original, program.train = program.train, train
+end_epoch_of_program, program.end_epoch = program.end_epoch, end_epoch
 sys.exit(program.main(sys.argv[1:]))
 """
 QUICK = (
@@ -50,7 +58,7 @@ QUICK = (
 
 
 def run_processes(
-    folder: Path, count: int, *arguments: str, **environment: str
+    folder: Path, count: int, *arguments: str, max_restarts: int = 0, **environment: str
 ) -> subprocess.CompletedProcess:
     (folder / "run.py").write_text(RUN)
     command = [
@@ -60,6 +68,8 @@ def run_processes(
         "--standalone",
         "--nproc-per-node",
         str(count),
+        "--max-restarts",
+        str(max_restarts),
         "run.py",
     ]
     variables = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment}
@@ -138,7 +148,10 @@ def test_under_torchrun_each_process_has_a_gpu_of_its_own(monkeypatch):
     chosen = []
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda: None)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(program, "rendezvous", lambda url: iter([(store, 0, 1)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda **_: None)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
     program.join_processes("cuda")
     assert chosen == [3]

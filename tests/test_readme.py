@@ -125,7 +125,7 @@ def test_the_listed_options_have_their_defaults():
     for name, value in (vars(settings) | vars(program.plan_training(settings, fashion))).items():
         shown = " ".join(value) if isinstance(value, tuple) else str(value or "")
         defaults[name.replace("_", "-")] = shown
-    assert len(listed) == 5
+    assert len(listed) == 6
     assert dict(listed) == {name: defaults[name] for name, _ in listed}
 
 

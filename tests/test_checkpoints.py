@@ -1,0 +1,415 @@
+"""Runs that are killed or interrupted and go on: each is a process of its own."""
+
+import io
+import json
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+from test_processes import QUICK, lamps, run_processes  # noqa: F401 (lamps is a fixture)
+
+import fashion_mnist_cnn as program
+from conftest import MODEL, REPOSITORY
+
+CHECKPOINT = "models/checkpoint.pth"
+MODELS = ("models/CNN_model.pth", "models/MLP_model.pth", "models/CNN_model.json")
+# Without accuracy_model_graph.png, which shows times.
+FIGURES = (
+    *("assets/confusion_matrix.png", "assets/learning_curves.png", "assets/mistakes.png"),
+    *("assets/prediction_examples.png", "assets/shift_robustness.png", "assets/explorer_data.js"),
+)
+
+
+def run_program(folder: Path, arguments: tuple[str, ...], dies_writing: int) -> None:
+    """Train on 2,000 images, 200 to test; die in the middle of writing the n-th checkpoint."""
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    train_set, test_set = program.load_fashion_mnist(REPOSITORY / "data_1")
+    sets = train_set.subset(slice(2000)), test_set.subset(slice(200))
+    program.load_fashion_mnist = lambda _: sets
+    replace, writings = os.replace, iter(range(1, 1000))
+
+    def replace_or_die(source: Path, target: Path) -> None:
+        if Path(target).name == "checkpoint.pth" and next(writings) == dies_writing:
+            source.write_bytes(source.read_bytes()[:1000])
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = replace_or_die
+    with (
+        Path("output").open("w", buffering=1) as output,
+        redirect_stdout(output),
+        redirect_stderr(output),
+    ):
+        code = program.main(["--epochs", "3", "--checkpoint-interval", "0", *arguments])
+    sys.exit(code)
+
+
+Start = Callable[..., multiprocessing.Process]
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    """Start runs that are forks of one process that has loaded torch: that saves their imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fashion_mnist_cnn", "torchmetrics", "mlxtend.plotting"])
+
+    def start(folder: Path, *arguments: str, dies_writing: int = 0) -> multiprocessing.Process:
+        folder.mkdir(exist_ok=True)
+        (folder / "output").write_text("")
+        process = context.Process(target=run_program, args=(folder, arguments, dies_writing))
+        process.start()
+        return process
+
+    return start
+
+
+def finish(process: multiprocessing.Process) -> int:
+    process.join(timeout=120)
+    return process.exitcode
+
+
+def wait_for(process: multiprocessing.Process, folder: Path, text: str) -> None:
+    while text not in (folder / "output").read_text():
+        assert process.is_alive(), f"it ended before {text}"
+        time.sleep(0.002)
+
+
+def read_table(folder: Path) -> list[str]:
+    """The table that a run printed, without its times."""
+    table = (folder / "output").read_text().partition("\nnetwork ")[2].partition("assets/")[0]
+    return re.sub(r" *[\d.]+ s\b", "", table).splitlines()
+
+
+def read_results(folder: Path) -> dict[str, object]:
+    """What results.json says, without times and without the notes that the run was resumed."""
+    report = json.loads((folder / "assets/results.json").read_text())
+    for model in report["models"]:
+        del model["training_seconds"]
+        for record in model["epochs"]:
+            del record["training_seconds"]
+    del report["resumed_from"], report["settings"]["resume"]
+    return report
+
+
+def assert_same(folder: Path, expected: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+    assert read_results(folder) == read_results(expected)
+    assert read_table(folder) == read_table(expected)
+    assert not (folder / CHECKPOINT).exists()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start: Start, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert finish(start(folder)) == 0
+    assert len(read_table(folder)) > 2 and not (folder / CHECKPOINT).exists()
+    assert json.loads((folder / "assets/results.json").read_text())["resumed_from"] is None
+    return folder
+
+
+@pytest.fixture(scope="module")
+def without_figures(start: Start, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("without figures")
+    assert finish(start(folder, "--no-plots")) == 0
+    return folder
+
+
+def test_a_run_killed_at_ten_moments_goes_on_to_the_same_bytes(start, without_figures, tmp_path):
+    expected = json.loads((without_figures / "assets/results.json").read_text())
+    seconds = 1.5 * sum(model["training_seconds"] for model in expected["models"])
+    epochs = set()
+    for moment in range(10):
+        folder = tmp_path / str(moment)
+        process = start(folder, "--no-plots")
+        wait_for(process, folder, "MLP:")
+        time.sleep(seconds * moment / 10)
+        process.kill()
+        finish(process)
+        epochs.add((folder / "output").read_text().count("  epoch "))
+        resume = ["--resume"] if (folder / CHECKPOINT).exists() else []
+        assert finish(start(folder, "--no-plots", *resume)) == 0
+        assert_same(folder, without_figures, MODELS)
+    assert len(epochs) >= 4  # the kills were spread
+
+
+@pytest.mark.parametrize("writing", [1, 2, 5])
+def test_a_run_killed_while_it_writes_a_checkpoint_goes_on(
+    start, without_figures, tmp_path, writing: int
+):
+    folder = tmp_path / "run"
+    assert finish(start(folder, "--no-plots", dies_writing=writing)) == -signal.SIGKILL
+    assert (folder / CHECKPOINT).exists() == (writing > 1)
+    resume = ["--resume"] if writing > 1 else []
+    assert finish(start(folder, "--no-plots", *resume)) == 0
+    assert_same(folder, without_figures, MODELS)
+    printed = (folder / "output").read_text()
+    assert printed.count("  epoch ") == 6 - (writing - 1)
+
+
+@pytest.mark.parametrize("moment", ["MLP:", "epoch 2", "TinyVGG:", "network "])
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(start, undisturbed, tmp_path, moment):
+    folder = tmp_path / "run"
+    process = start(folder, "--checkpoint-interval", "1000")
+    wait_for(process, folder, moment)
+    wait_for(process, folder, "epoch 1")
+    os.kill(process.pid, signal.SIGINT)
+    assert finish(process) == 130
+    *before, last = (folder / "output").read_text().splitlines()
+    hint = f"interrupted; add --resume to go on from {CHECKPOINT}"
+    assert last == f"fashion_mnist_cnn.py: {hint}"
+    assert any(line.startswith("MLP ") for line in before) == (moment in ("TinyVGG:", "network "))
+    assert not any((folder / name).exists() for name in FIGURES)
+    assert finish(start(folder, "--resume")) == 0
+    assert_same(folder, undisturbed, MODELS + FIGURES)
+    report = json.loads((folder / "assets/results.json").read_text())
+    assert report["resumed_from"] == report["environment"] and report["settings"]["resume"]
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(start, tmp_path, monkeypatch):
+    process = start(tmp_path, "--no-plots", "--epochs", "10000")
+    wait_for(process, tmp_path, "epoch 1")
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.01)
+    assert finish(process) == 130
+    assert "Traceback" not in (tmp_path / "output").read_text()
+
+
+def test_a_resnet_with_augmentation_goes_on_to_the_same_bytes(start, tmp_path):
+    options = ("--networks", "resnet", "--augment", "--hidden-units", "4", "--no-plots")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert finish(start(whole, *options)) == 0
+    resume: list[str] = []
+    for epoch in ("epoch 1", "epoch 2"):
+        process = start(killed, *options, *resume)
+        wait_for(process, killed, epoch)
+        time.sleep(0.3)  # in the middle of the next epoch
+        process.kill()
+        finish(process)
+        resume = ["--resume"]
+    assert finish(start(killed, *options, "--resume")) == 0
+    assert_same(killed, whole, ("models/ResNet_model.pth", "models/ResNet_model.json"))
+
+
+def test_torchrun_goes_on_by_itself_when_a_process_is_killed(lamps):  # noqa: F811
+    options = (*QUICK, "--checkpoint-interval", "0", "--networks", "mlp", "resnet", "--augment")
+    torchrun = {"max_restarts": 2}
+    assert run_processes(lamps, 2, *options, **torchrun).returncode == 0
+    names = ("MLP_model.pth", "ResNet_model.pth")
+    expected = [(lamps / "models/lamps" / name).read_bytes() for name in names]
+    report = json.loads((lamps / "assets/lamps/results.json").read_text())
+    for name in names:
+        (lamps / "models/lamps" / name).unlink()
+    result = run_processes(lamps, 2, *options, **torchrun, KILLED_IN="ResNet 4")
+    assert result.returncode == 0, result.stderr
+    assert [(lamps / "models/lamps" / name).read_bytes() for name in names] == expected
+    resumed = json.loads((lamps / "assets/lamps/results.json").read_text())
+    assert report["resumed_from"] is None and resumed["resumed_from"] == resumed["environment"]
+    assert result.stdout.count("  epoch 10:") == 2 and result.stdout.count("  epoch 4:") == 2
+    assert not (lamps / "models/lamps/checkpoint.pth").exists()
+
+
+# From here on no process is needed.
+
+
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch, small_sets, capsys) -> Path:
+    """A folder with the checkpoint of a run of which the MLP and an epoch of TinyVGG are done."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program, "load_fashion_mnist", lambda _: small_sets)
+    update, updates = program.Checkpoint.update, []
+
+    def update_or_interrupt(self: program.Checkpoint, *state: object) -> None:
+        update(self, *state)
+        updates.append(state)
+        if len(updates) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program.Checkpoint, "update", update_or_interrupt)
+        assert program.main(["--epochs", "2", "--no-plots"]) == 130
+    capsys.readouterr()
+    return Path(CHECKPOINT)
+
+
+OTHERS = {
+    "epochs": ("--epochs", "3"),
+    "batch_size": ("--batch-size", "64"),
+    "networks": ("--networks", "tinyvgg", "mlp"),
+    "augment": ("--augment",),
+    "optimizer": ("--optimizer", "sgd"),
+    "learning_rate": ("--learning-rate", "0.01"),
+    "hidden_units": ("--hidden-units", "12"),
+    "seed": ("--seed", "7"),
+    "runs": ("--runs", "2"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_checkpoint_of_other_settings_is_refused(interrupted: Path, capsys, name: str):
+    before = interrupted.read_bytes()
+    assert program.main(["--epochs", "2", "--no-plots", "--resume", *OTHERS[name]]) == 1
+    out, err = capsys.readouterr()
+    expected = f"fashion_mnist_cnn.py: {CHECKPOINT} is of a run with other {name}\n"
+    assert (out, err) == ("", expected)
+    assert interrupted.read_bytes() == before
+
+
+def test_a_checkpoint_of_other_images_is_refused(interrupted, monkeypatch, small_sets, capsys):
+    train_set, test_set = small_sets
+    images = test_set.images.clone()
+    images[-1, 0, 9, 9] ^= 1
+    changed = program.ImageSet(images, test_set.labels, test_set.class_names)
+    monkeypatch.setattr(program, "load_fashion_mnist", lambda _: (train_set, changed))
+    assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 1
+    assert capsys.readouterr().err.endswith(f"{CHECKPOINT} is of a run with other images\n")
+
+
+def test_settings_that_decide_nothing_may_differ(interrupted, capsys):
+    arguments = ["--epochs", "2", "--resume", "--assets-dir", "other", "--networks", "mlp"]
+    assert program.main([*arguments, "tinyvgg", "--no-plots", "--checkpoint-interval", "9"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("  epoch ") == 1 and err == ""  # of four, three were done
+    assert not interrupted.exists()
+
+
+def test_another_version_of_torch_may_go_on_and_is_named(interrupted, monkeypatch, capsys):
+    earlier = torch.__version__
+    monkeypatch.setattr(torch, "__version__", "9.8.7")
+    assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 0
+    assert f"{CHECKPOINT} was written in another environment" in capsys.readouterr().out
+    report = json.loads(Path("assets/results.json").read_text())
+    assert report["resumed_from"]["torch"] == earlier
+    assert report["environment"]["torch"] == "9.8.7"
+
+
+def bad_checkpoints(content: bytes) -> dict[str, bytes]:
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    return {
+        "cut": content[: len(content) // 2],
+        "cut at its end": content[:-10],
+        "changed": bytes(flipped),
+        "empty": b"",
+        "text": b"hello",
+        "a network": MODEL.read_bytes(),
+        "a list": program.to_bytes([1, 2]),
+    }
+
+
+@pytest.mark.parametrize("kind", bad_checkpoints(bytes(100)))
+def test_a_cut_or_foreign_checkpoint_is_refused(interrupted: Path, capsys, kind: str):
+    interrupted.write_bytes(bad_checkpoints(interrupted.read_bytes())[kind])
+    files = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 1
+    out, err = capsys.readouterr()
+    start = f"fashion_mnist_cnn.py: {CHECKPOINT} is no checkpoint to go on from: "
+    assert out == "" and err.startswith(start) and err.count("\n") == 1
+    assert files == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_resume_without_a_checkpoint_is_refused(tmp_path, monkeypatch, small_sets, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program, "load_fashion_mnist", lambda _: small_sets)
+    assert program.main(["--resume"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "No such file" in err and CHECKPOINT in err and err.count("\n") == 1
+
+
+def test_a_checkpoint_is_not_used_unasked_nor_overwritten(interrupted: Path, capsys):
+    content = interrupted.read_bytes()
+    line = f"{CHECKPOINT} is of a run that was interrupted: --resume would go on with it"
+    options = ["--epochs", "1", "--no-plots"]
+    assert program.main(options) == 0  # too short for a checkpoint of its own
+    assert line in capsys.readouterr().out.splitlines()
+    assert interrupted.read_bytes() == content
+    assert program.main([*options, "--checkpoint-interval", "0"]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+    assert not interrupted.exists()  # its own is removed, the other one kept
+    kept = list(interrupted.parent.glob("checkpoint-*.pth"))
+    assert [path.read_bytes() for path in kept] == [content]
+
+
+def test_a_checkpoint_is_written_once_in_an_interval(tmp_path, monkeypatch):
+    clock, writes = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(program, "write_files", lambda files: writes.append(clock[0]))
+    checkpoint = program.Checkpoint(tmp_path / "checkpoint.pth", 60, {}, {})
+    for now in (10, 59, 60, 61, 119, 121, 200):
+        clock[0] = now
+        checkpoint.update("mlp", FakeState())
+    assert writes == [60, 121, 200]
+    assert program.Settings().checkpoint_interval == 60
+
+
+class FakeState:
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": 1}
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
+    tmp_path, monkeypatch, small_sets, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program, "load_fashion_mnist", lambda _: small_sets)
+    write_files = program.write_files
+
+    def write_all_but_checkpoints(contents: dict[Path, bytes]) -> None:
+        if Path(CHECKPOINT) in contents:
+            raise program.UserError("cannot write it: No space left on device")
+        write_files(contents)
+
+    monkeypatch.setattr(program, "write_files", write_all_but_checkpoints)
+    arguments = ["--epochs", "2", "--networks", "mlp", "--no-plots", "--checkpoint-interval", "0"]
+    assert program.main(arguments) == 0
+    assert capsys.readouterr().err.count("No space left on device") == 2
+    assert isinstance(program.load_model("models/MLP_model.pth"), program.MLP)
+
+
+@pytest.mark.parametrize("optimizer", program.OPTIMIZERS)
+@pytest.mark.parametrize("learning_rate", [0.01, 1e30], ids=["learns", "diverges"])
+@pytest.mark.parametrize("key", program.NETWORKS)
+def test_training_goes_on_from_any_epoch(small_sets, key: str, learning_rate: float, optimizer):
+    train_set, test_set = (image_set.subset(slice(300)) for image_set in small_sets)
+
+    def train(**options: object) -> tuple[program.Network, list[program.Record]]:
+        torch.manual_seed(3)
+        network = program.NETWORKS[key].build(program.NetworkSizes(1, 28, 4, 10))
+        history = program.train(
+            network,
+            train_set,
+            test_set,
+            epochs=3,
+            batch_size=100,
+            learning_rate=learning_rate,
+            seed=5,
+            optimizer_name=optimizer,
+            augmented=True,
+            **options,
+        )
+        return network, history
+
+    states = []
+
+    def keep(state: program.TrainingState) -> None:
+        if state.history[-1].epoch.is_integer():
+            content = io.BytesIO(program.to_bytes(state.state_dict()))
+            states.append(torch.load(content, weights_only=True))
+
+    network, history = train(after_evaluation=keep)
+    assert len(states) == (3 if learning_rate < 1 else 1)
+    for state in states:
+        resumed, resumed_history = train(resume_from=state)
+        assert [record.epoch for record in resumed_history] == [record.epoch for record in history]
+        for name, weights in network.state_dict().items():
+            assert weights.numpy().tobytes() == resumed.state_dict()[name].numpy().tobytes()
