@@ -32,6 +32,7 @@ import textwrap
 import time
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -729,6 +730,7 @@ class TrainedNetwork:
     history: list[Record]
     test_logits: Tensor  # float32 (N, classes)
     test_labels: Tensor  # int64 (N,)
+    snapshots: list[dict[str, Tensor]] = field(default_factory=list)  # see add_snapshot
 
     @property
     def name(self) -> str:
@@ -1153,9 +1155,9 @@ class Checkpoint:
             print(f"{self.path} was written in another environment: {self.resumed_from}")
         self.is_own = True
 
-    def update(self, key: str, state: TrainingState) -> None:
+    def update(self, key: str, state: Mapping[str, Any]) -> None:
         """Keep the state of one training, and write all of them if the last time is long ago."""
-        self.states[key] = copy.deepcopy(state.state_dict())
+        self.states[key] = copy.deepcopy(state)
         if time.monotonic() - self.last_written >= self.interval:
             try:
                 self.write()
@@ -1426,25 +1428,56 @@ def plot_feature_maps(
     return figure
 
 
-# ---- Explorer ------------------------------------------------------------------------------------
+# ---- Explorer: what assets/explorer.html is given ------------------------------------------------
+def add_snapshot(snapshots: list[dict[str, Tensor]], network: nn.Module) -> None:
+    """Add the weights, as int8 and a scale for each row of them, if the page shows the network."""
+    if not (isinstance(network, Network) and network.in_explorer):
+        return
+    weights = []
+    scales = []
+    for tensor in network.state_dict().values():
+        rows = tensor.flatten(1) if tensor.dim() > 1 else tensor[None]
+        scale = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+        weights.append((rows / scale).round().char().flatten())
+        scales.append(scale.flatten())
+    snapshots.append({"weights": torch.cat(weights).cpu(), "scales": torch.cat(scales).cpu()})
+
+
 def write_explorer(
-    chosen: Mapping[str, TrainedNetwork], test_set: ImageSet, seed: int, folder: Path
+    chosen: Mapping[str, TrainedNetwork], dataset: str, test_set: ImageSet, folder: Path
 ) -> None:
-    """Write the page and its data to folder: weights and up to 60 test images. Raises UserError."""
-    generator = torch.Generator().manual_seed(seed)
-    sample = test_set.subset(torch.randperm(len(test_set), generator=generator)[:60])
-    networks = {}
-    for name, run in chosen.items():
-        if run.network.in_explorer:
-            state = run.network.state_dict()
-            networks[name] = {key: (tensor.shape, encode(tensor)) for key, tensor in state.items()}
-    data = {
-        "classes": sample.class_names,
-        "shape": sample.images.shape[1:],
+    """Write the page and its data to folder: images, weights while training. Raises UserError."""
+    explored = {name: run for name, run in chosen.items() if run.network.in_explorer}
+    weights = sum(count_parameters(run.network) for run in explored.values())
+    most_moments = max(3, min(16, 1_200_000 // max(1, weights)))
+    most_images = max(10, min(220, 1_000_000 // test_set.images[0].numel()))
+    typical = choose_typical(chosen, test_set.labels.cpu())[:most_images]
+    mistakes = choose_mistakes(explored, test_set.labels.cpu(), most_images - len(typical))
+    sample = test_set.subset(torch.tensor(typical + mistakes, device=test_set.labels.device))
+    step = max(1, round(test_set.images.shape[2] / 28))
+    data: dict[str, Any] = {
+        "dataset": dataset,
+        "classes": test_set.class_names,
+        "shape": test_set.images.shape[1:],
         "labels": sample.labels.tolist(),
         "images": encode(sample.images),
-        "networks": networks,
+        "typical": len(typical),
+        "shiftStep": step,
+        "networks": {},
+        "others": {},
     }
+    for name, run in chosen.items():
+        described = {
+            "accuracy": run.metrics.accuracy,
+            "parameters": count_parameters(run.network),
+            "confusion": run.metrics.confusion_matrix.tolist(),
+            "predictions": run.test_logits.argmax(dim=1)[typical + mistakes].tolist(),
+        }
+        if name in explored:
+            data["networks"][name] = described | describe_training(run, most_moments)
+        else:
+            images = sample.images[: min(10, len(typical))]
+            data["others"][name] = described | {"shifted": predict_shifted(run, images, step)}
     script = f"window.explorerData = {json.dumps(data)};\n"
     files = {folder / "explorer_data.js": script.encode()}
     page = Path(__file__).parent / "assets" / "explorer.html"
@@ -1453,6 +1486,58 @@ def write_explorer(
     write_files(files)
     for path in files:
         print(path)
+
+
+def choose_typical(chosen: Mapping[str, TrainedNetwork], labels: Tensor) -> list[int]:
+    """Return the first test image of each class that all networks, or else any, get right."""
+    right = torch.stack([run.test_logits.argmax(dim=1) == labels for run in chosen.values()])
+    order = right.sum(dim=0).argsort(descending=True, stable=True)
+    return [int(order[labels[order] == label][0]) for label in labels.unique()]
+
+
+def choose_mistakes(explored: Mapping[str, TrainedNetwork], labels: Tensor, most: int) -> list[int]:
+    """Return the first mistakes of each cell of each confusion matrix, up to six of each."""
+    found = []
+    for run in explored.values():
+        in_cell: Counter[tuple[int, int]] = Counter()
+        predictions = run.test_logits.argmax(dim=1)
+        for index in (predictions != labels).nonzero().flatten().tolist():
+            cell = (int(labels[index]), int(predictions[index]))
+            in_cell[cell] += 1
+            if in_cell[cell] <= 6:
+                found.append((in_cell[cell], index))
+    return list(dict.fromkeys(index for _, index in sorted(found)))[:most]
+
+
+def describe_training(run: TrainedNetwork, most_moments: int) -> dict[str, object]:
+    """Return the weights at some moments of training, more of them early; the last ones exactly."""
+    state = run.network.state_dict()
+    epochs = [0.0, *(record.epoch for record in run.history)]
+    accuracies = [None, *(record.test_accuracy for record in run.history)]
+    moments = list(range(len(epochs)))
+    while len(moments) > most_moments:
+        # Drop the one with the nearest neighbours, in the logarithm of the epoch.
+        gaps = {}
+        for before, moment, after in zip(moments[1:], moments[2:], moments[3:], strict=False):
+            gaps[moment] = epochs[after] / epochs[before]
+        moments.remove(min(gaps, key=gaps.__getitem__))
+    return {
+        "shapes": {key: tensor.shape for key, tensor in state.items()},
+        "last": encode(torch.cat([tensor.flatten() for tensor in state.values()])),
+        "epochs": [epochs[moment] for moment in moments],
+        "accuracies": [accuracies[moment] for moment in moments],
+        "weights": [encode(run.snapshots[moment]["weights"]) for moment in moments],
+        "scales": [encode(run.snapshots[moment]["scales"]) for moment in moments],
+    }
+
+
+def predict_shifted(run: TrainedNetwork, images: Tensor, step: int) -> list[list[int]]:
+    """Return the labels predicted for uint8 images (N, C, H, W) at each of 15 x 15 shifts."""
+    predictions = []
+    for down, right in itertools.product(range(-7 * step, 8 * step, step), repeat=2):
+        shifted = F.pad(images, (right, -right, down, -down))
+        predictions.append(predict_logits(run.network, shifted).argmax(dim=1).tolist())
+    return predictions
 
 
 def encode(tensor: Tensor) -> str:
@@ -1781,7 +1866,7 @@ def prepare_garment(photograph: Image.Image) -> Tensor:
     and the light on the background may vary a little.
     """
     small = photograph.copy()
-    small.thumbnail((280, 280))
+    small.thumbnail((280, 280), reducing_gap=None)  # as assets/explorer.html does it
     without_noise = small.filter(ImageFilter.MedianFilter(3))
     pixels = pil_to_tensor(without_noise).float()[None]
     corners = F.interpolate(pixels, (32, 32), mode="area")[:, :, ::31, ::31]
@@ -2143,6 +2228,10 @@ def train_networks(experiment: Experiment) -> list[TrainedNetwork]:
             default_rate = peak_learning_rate(kind, sizes.hidden_units, optimizer_name)
             learning_rate = settings.learning_rate or default_rate * plan.learning_rate_scale
             key = f"{network_name} {optimizer_name} {seed}"
+            resume_from = checkpoint.states.get(key)
+            snapshots = resume_from["snapshots"] if resume_from else []
+            if not resume_from:
+                add_snapshot(snapshots, network)
             history = train(
                 network,
                 train_share,
@@ -2153,13 +2242,21 @@ def train_networks(experiment: Experiment) -> list[TrainedNetwork]:
                 seed=seed,
                 optimizer_name=optimizer_name,
                 augmented=plan.augment,
-                after_evaluation=partial(end_epoch, checkpoint, key),
-                resume_from=checkpoint.states.get(key),
+                after_evaluation=partial(after_evaluation, checkpoint, key, snapshots),
+                resume_from=resume_from,
             )
             logits = predict_logits(network, test_set.images).cpu()
             labels = test_set.labels.cpu()
             run = TrainedNetwork(
-                network, sizes, optimizer, learning_rate, seed, history, logits, labels
+                network=network,
+                sizes=sizes,
+                optimizer=optimizer,
+                learning_rate=learning_rate,
+                seed=seed,
+                history=history,
+                test_logits=logits,
+                test_labels=labels,
+                snapshots=snapshots,
             )
             trained.append(run)
             if process_rank()[0] == 0:
@@ -2173,12 +2270,15 @@ def train_networks(experiment: Experiment) -> list[TrainedNetwork]:
     return trained
 
 
-def end_epoch(checkpoint: Checkpoint, key: str, state: TrainingState) -> None:
-    """Keep what training has come to, and print the last record, if it ends an epoch."""
+def after_evaluation(
+    checkpoint: Checkpoint, key: str, snapshots: list[dict[str, Tensor]], state: TrainingState
+) -> None:
+    """Keep what training has come to, and print the last record if it ends an epoch."""
+    add_snapshot(snapshots, state.network)
     record = state.history[-1]
     if record.epoch.is_integer():
         if process_rank()[0] == 0:
-            checkpoint.update(key, state)
+            checkpoint.update(key, state.state_dict() | {"snapshots": snapshots})
         on_train = f"train loss {record.train_loss:.4f}, accuracy {record.train_accuracy:.2%}"
         on_test = f"test loss {record.test_loss:.4f}, accuracy {record.test_accuracy:.2%}"
         seconds = f"{record.training_seconds:.1f} s"
@@ -2214,7 +2314,7 @@ def report(experiment: Experiment, trained: Sequence[TrainedNetwork]) -> int:
     if not experiment.settings.no_plots:
         figures = draw_figures(trained, shown, test_set, analysis, experiment.dataset)
         write_figures(figures, assets_dir)
-        write_explorer(chosen, test_set, experiment.settings.seed, assets_dir)
+        write_explorer(chosen, experiment.dataset, test_set, assets_dir)
     print(assets_dir / "results.json")
     print(f"{' and '.join(chosen)}: in {experiment.models_dir}{os.sep}")
     if experiment.train_set.unreadable:

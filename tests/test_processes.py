@@ -20,8 +20,8 @@ sys.path.insert(0, {str(REPOSITORY)!r})
 import torch
 import fashion_mnist_cnn as program
 
-def end_epoch(checkpoint, key, state):
-    end_epoch_of_program(checkpoint, key, state)
+def after_evaluation(checkpoint, key, snapshots, state):
+    original_callback(checkpoint, key, snapshots, state)
     place = f"{{type(state.network).__name__}} {{state.history[-1].epoch:.0f}}"
     is_first_try = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     if place == os.environ.get("KILLED_IN") and is_first_try and program.process_rank()[0] == 1:
@@ -36,7 +36,7 @@ def train(network, train_set, test_set, **options):
     return history
 
 original, program.train = program.train, train
-end_epoch_of_program, program.end_epoch = program.end_epoch, end_epoch
+original_callback, program.after_evaluation = program.after_evaluation, after_evaluation
 sys.exit(program.main(sys.argv[1:]))
 """
 QUICK = (
