@@ -513,7 +513,7 @@ def test_the_same_file_is_chosen_twice(explorer, tmp_path: Path):
         wait_for(lambda: explorer.run("return document.getElementById('file').value") == "")
         chosen.append(explorer.image)
     assert torch.equal(*chosen)
-    assert "as --predict does it" in explorer.text("status")
+    assert "--predict does it" in explorer.text("status")
     assert "true class" not in explorer.text("answer")
 
 
@@ -543,6 +543,8 @@ def test_the_explanation_is_in_sight_wherever_one_points(explorer, width: int, h
         explorer.hover(layer, channel, 0.5, 0.5)
         top, bottom, end, title = explorer.run(rows)
         assert 0 < top < bottom <= end and f"channel {channel + 1}" in title
+        top, bottom, end, title = explorer.run(rows.replace("why-result", "why-answer"))
+        assert 0 < top < bottom <= end and explorer.text("why-answer") == explorer.text("answer")
 
 
 def test_a_click_pins_the_explanation(explorer):
@@ -867,6 +869,7 @@ def test_a_cell_of_a_confusion_matrix_shows_its_mistakes(explorer, trained, tmp_
     for k in chosen:
         assert data["labels"][k] == row
         assert data["networks"]["TinyVGG"]["predictions"][k] == column
+    assert explorer.state("label") == column  # and why it is answered
     assert f"{len(chosen)} of {counts['TinyVGG'][row, column]}" in explorer.text("mistakes-text")
 
 
