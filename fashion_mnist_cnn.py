@@ -483,13 +483,14 @@ class TrainingState:
     def last_record(self) -> Record:
         return self.history[-1] if self.history else Record(0, 0, 0, 0, 0, 0)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy, which stays as it is while training goes on."""
         return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "network": copy.deepcopy(self.network.state_dict()),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "scheduler": copy.deepcopy(self.scheduler.state_dict()),
             "order_generator": self.order_generator.get_state(),
-            "history": [asdict(record) for record in self.history],
+            "history": list(self.history),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -497,7 +498,7 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.order_generator.set_state(state["order_generator"])
-        self.history[:] = [Record(**record) for record in state["history"]]
+        self.history[:] = state["history"]
 
 
 def train(
@@ -730,7 +731,7 @@ class TrainedNetwork:
     history: list[Record]
     test_logits: Tensor  # float32 (N, classes)
     test_labels: Tensor  # int64 (N,)
-    snapshots: list[dict[str, Tensor]] = field(default_factory=list)  # see add_snapshot
+    snapshots: list[dict[str, Any]] = field(default_factory=list)  # see add_snapshot
 
     @property
     def name(self) -> str:
@@ -1149,15 +1150,17 @@ class Checkpoint:
         others = [name for name in conditions if conditions[name] != self.conditions.get(name)]
         if others:
             raise UserError(f"{self.path} is of a run with other {', '.join(others)}")
-        self.states = content["states"]
+        for key, state in content["states"].items():
+            history = [Record(**record) for record in state["history"]]
+            self.states[key] = state | {"history": history}
         self.resumed_from = content["environment"]
         if self.resumed_from != self.environment:
             print(f"{self.path} was written in another environment: {self.resumed_from}")
         self.is_own = True
 
-    def update(self, key: str, state: Mapping[str, Any]) -> None:
+    def update(self, key: str, state: dict[str, Any]) -> None:
         """Keep the state of one training, and write all of them if the last time is long ago."""
-        self.states[key] = copy.deepcopy(state)
+        self.states[key] = state
         if time.monotonic() - self.last_written >= self.interval:
             try:
                 self.write()
@@ -1170,10 +1173,14 @@ class Checkpoint:
         if self.path.exists() and not self.is_own:
             now = time.strftime("%Y-%m-%d-%H%M%S")
             self.path.rename(self.path.with_name(f"checkpoint-{now}.pth"))
+        states = {}
+        for key, state in self.states.items():
+            history = [asdict(record) for record in state["history"]]
+            states[key] = state | {"history": history}
         content = {
             "conditions": self.conditions,
             "environment": self.environment,
-            "states": self.states,
+            "states": states,
         }
         write_files({self.path: to_bytes(content)})
         self.is_own = True
@@ -1429,7 +1436,9 @@ def plot_feature_maps(
 
 
 # ---- Explorer: what assets/explorer.html is given ------------------------------------------------
-def add_snapshot(snapshots: list[dict[str, Tensor]], network: nn.Module) -> None:
+def add_snapshot(
+    snapshots: list[dict[str, Any]], network: nn.Module, epoch: float, accuracy: float | None
+) -> None:
     """Add the weights, as int8 and a scale for each row of them, if the page shows the network."""
     if not (isinstance(network, Network) and network.in_explorer):
         return
@@ -1440,7 +1449,23 @@ def add_snapshot(snapshots: list[dict[str, Tensor]], network: nn.Module) -> None
         scale = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
         weights.append((rows / scale).round().char().flatten())
         scales.append(scale.flatten())
-    snapshots.append({"weights": torch.cat(weights).cpu(), "scales": torch.cat(scales).cpu()})
+    snapshot = {
+        "epoch": epoch,
+        "accuracy": accuracy,
+        "weights": torch.cat(weights).cpu(),
+        "scales": torch.cat(scales).cpu(),
+    }
+    snapshots.append(snapshot)
+    drop_snapshots(snapshots, most=16)
+
+
+def drop_snapshots(snapshots: list[dict[str, Any]], most: int) -> None:
+    """Drop those with the nearest neighbours, so that more are left of the beginning."""
+    while len(snapshots) > most:
+        gaps = []  # from the one before to the one after, in the logarithm of the epoch
+        for before, after in zip(snapshots[1:], snapshots[3:], strict=False):
+            gaps.append(after["epoch"] / before["epoch"])
+        del snapshots[2 + gaps.index(min(gaps))]
 
 
 def write_explorer(
@@ -1476,7 +1501,9 @@ def write_explorer(
         if name in explored:
             data["networks"][name] = described | describe_training(run, most_moments)
         else:
-            images = sample.images[: min(10, len(typical))]
+            macs = 225 * count_macs(run.network, sample.images[:1])  # for one image
+            count = max(1, min(10, len(typical), 60_000_000_000 // macs))  # a few seconds
+            images = sample.images[:count]
             data["others"][name] = described | {"shifted": predict_shifted(run, images, step)}
     script = f"window.explorerData = {json.dumps(data)};\n"
     files = {folder / "explorer_data.js": script.encode()}
@@ -1510,24 +1537,17 @@ def choose_mistakes(explored: Mapping[str, TrainedNetwork], labels: Tensor, most
 
 
 def describe_training(run: TrainedNetwork, most_moments: int) -> dict[str, object]:
-    """Return the weights at some moments of training, more of them early; the last ones exactly."""
+    """Return the weights at some moments of training; the last ones exactly."""
     state = run.network.state_dict()
-    epochs = [0.0, *(record.epoch for record in run.history)]
-    accuracies = [None, *(record.test_accuracy for record in run.history)]
-    moments = list(range(len(epochs)))
-    while len(moments) > most_moments:
-        # Drop the one with the nearest neighbours, in the logarithm of the epoch.
-        gaps = {}
-        for before, moment, after in zip(moments[1:], moments[2:], moments[3:], strict=False):
-            gaps[moment] = epochs[after] / epochs[before]
-        moments.remove(min(gaps, key=gaps.__getitem__))
+    snapshots = list(run.snapshots)
+    drop_snapshots(snapshots, most_moments)
     return {
         "shapes": {key: tensor.shape for key, tensor in state.items()},
         "last": encode(torch.cat([tensor.flatten() for tensor in state.values()])),
-        "epochs": [epochs[moment] for moment in moments],
-        "accuracies": [accuracies[moment] for moment in moments],
-        "weights": [encode(run.snapshots[moment]["weights"]) for moment in moments],
-        "scales": [encode(run.snapshots[moment]["scales"]) for moment in moments],
+        "epochs": [snapshot["epoch"] for snapshot in snapshots],
+        "accuracies": [snapshot["accuracy"] for snapshot in snapshots],
+        "weights": [encode(snapshot["weights"]) for snapshot in snapshots],
+        "scales": [encode(snapshot["scales"]) for snapshot in snapshots],
     }
 
 
@@ -2231,7 +2251,7 @@ def train_networks(experiment: Experiment) -> list[TrainedNetwork]:
             resume_from = checkpoint.states.get(key)
             snapshots = resume_from["snapshots"] if resume_from else []
             if not resume_from:
-                add_snapshot(snapshots, network)
+                add_snapshot(snapshots, network, epoch=0, accuracy=None)
             history = train(
                 network,
                 train_share,
@@ -2271,14 +2291,14 @@ def train_networks(experiment: Experiment) -> list[TrainedNetwork]:
 
 
 def after_evaluation(
-    checkpoint: Checkpoint, key: str, snapshots: list[dict[str, Tensor]], state: TrainingState
+    checkpoint: Checkpoint, key: str, snapshots: list[dict[str, Any]], state: TrainingState
 ) -> None:
     """Keep what training has come to, and print the last record if it ends an epoch."""
-    add_snapshot(snapshots, state.network)
     record = state.history[-1]
+    add_snapshot(snapshots, state.network, record.epoch, record.test_accuracy)
     if record.epoch.is_integer():
         if process_rank()[0] == 0:
-            checkpoint.update(key, state.state_dict() | {"snapshots": snapshots})
+            checkpoint.update(key, state.state_dict() | {"snapshots": list(snapshots)})
         on_train = f"train loss {record.train_loss:.4f}, accuracy {record.train_accuracy:.2%}"
         on_test = f"test loss {record.test_loss:.4f}, accuracy {record.test_accuracy:.2%}"
         seconds = f"{record.training_seconds:.1f} s"

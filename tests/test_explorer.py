@@ -182,8 +182,13 @@ def train_little(
 ) -> program.TrainedNetwork:
     """A network trained for two epochs, with all that the page is given."""
     train_set, test_set = sets
-    snapshots: list[dict[str, Tensor]] = []
-    program.add_snapshot(snapshots, network)
+    snapshots: list[dict[str, Any]] = []
+    program.add_snapshot(snapshots, network, 0, None)
+
+    def after_evaluation(state: program.TrainingState) -> None:
+        record = state.history[-1]
+        program.add_snapshot(snapshots, network, record.epoch, record.test_accuracy)
+
     history = program.train(
         network,
         train_set,
@@ -192,7 +197,7 @@ def train_little(
         batch_size=50,
         learning_rate=0.01,
         seed=0,
-        after_evaluation=lambda state: program.add_snapshot(snapshots, network),
+        after_evaluation=after_evaluation,
     )
     _, sizes = program.recognize_network(network.state_dict())
     logits = program.predict_logits(network, test_set.images)
@@ -300,11 +305,22 @@ def assert_logits_are_those_of_pytorch(
 def test_its_logits_are_those_of_pytorch_at_every_moment(explorer, trained, tmp_path: Path):
     assert_logits_are_those_of_pytorch(explorer, trained, tmp_path)
     data = read_data(tmp_path)["networks"]["TinyVGG"]
-    epochs = [0.0, *(record.epoch for record in trained[1].history)]
-    assert len(data["epochs"]) == 16 and data["epochs"][:4] == epochs[:4]
-    assert data["epochs"][-1] == 2 and data["accuracies"][0] is None
+    records = {record.epoch: record.test_accuracy for record in trained[1].history}
+    assert len(data["epochs"]) == 16 and data["epochs"][:4] == [0, *records][:4]
+    assert data["epochs"] == sorted(data["epochs"]) and data["epochs"][-1] == 2
+    assert data["accuracies"] == [None, *(records[epoch] for epoch in data["epochs"][1:])]
     first, last = decode_moment(data, 0), decode_moment(data, 15)
     assert first["classifier.1.weight"].abs().max() < last["classifier.1.weight"].abs().max() / 3
+
+
+def test_of_a_long_training_sixteen_moments_are_kept_more_of_them_early():
+    snapshots: list[dict[str, Any]] = []
+    for epoch in range(1000):
+        program.add_snapshot(snapshots, program.MLP(4, 1, 2), epoch, 0.5)
+        assert len(snapshots) <= 16 and snapshots[-1]["epoch"] == epoch
+    epochs = [snapshot["epoch"] for snapshot in snapshots]
+    assert epochs[:2] == [0, 1] and epochs == sorted(epochs)
+    assert sum(epoch <= 100 for epoch in epochs) >= 8
 
 
 def test_it_is_given_an_image_of_each_class_and_six_mistakes_of_each_cell(
