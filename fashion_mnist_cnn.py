@@ -32,6 +32,7 @@ import textwrap
 import time
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -191,7 +192,8 @@ class MLP(Network):
         hidden_units, in_features = state["layer_stack.1.weight"].shape
         in_channels = 1 if math.isqrt(in_features) ** 2 == in_features else 3
         image_size = math.isqrt(in_features // in_channels)
-        return NetworkSizes(in_channels, image_size, hidden_units, len(state["layer_stack.3.bias"]))
+        num_classes, _ = state["layer_stack.3.weight"].shape
+        return NetworkSizes(in_channels, image_size, hidden_units, num_classes)
 
 
 class Residual(nn.Sequential):
@@ -255,7 +257,8 @@ class ResNet(Network):
     def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
         hidden_units, in_channels, _, _ = state["features.0.0.weight"].shape
         image_size = 28  # FashionMNIST's: the weights fit any
-        return NetworkSizes(in_channels, image_size, hidden_units, len(state["classifier.bias"]))
+        num_classes, _ = state["classifier.weight"].shape
+        return NetworkSizes(in_channels, image_size, hidden_units, num_classes)
 
 
 def initialize_weights(network: nn.Module, output_layer: nn.Linear) -> None:
@@ -495,7 +498,7 @@ class TrainingState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it would go on in it
         self.scheduler.load_state_dict(state["scheduler"])
         self.order_generator.set_state(state["order_generator"])
         self.history[:] = state["history"]
@@ -575,7 +578,7 @@ def train(
                 paused = time.perf_counter()
                 logits, labels = (torch.cat(tensors) for tensors in zip(*recent, strict=True))
                 train_metrics = compute_metrics(logits.float(), labels)
-                # The first epoch, in which most is learned, is evaluated 20 times, on 500 images.
+                # In the first epoch, when most is learned, up to 20 times, on 500 images.
                 test_metrics = evaluate(
                     network, test_set if step == steps_per_epoch else test_set.subset(slice(500))
                 )
@@ -998,7 +1001,7 @@ def load_model(
         if isinstance(error, FileNotFoundError):
             hint = "; train first (your own: --images)"
         raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from error
-    except (ValueError, RuntimeError, zipfile.BadZipFile) as error:
+    except (ValueError, RuntimeError) as error:
         names = " or ".join(kind.__name__ for kind in NETWORKS.values())
         found = f"found: {textwrap.shorten(str(error), 250)}; nothing in it was executed"
         raise UserError(f"{path} is not a float32 state dict of {names}; {found}") from error
@@ -1020,18 +1023,22 @@ MALFORMED = (
 def load_safely(path: Path) -> object:
     """Return what torch.save wrote to path, if that is intact and nothing in it is to be executed.
 
-    Raises ValueError, whose text is what was found instead, OSError or zipfile.BadZipFile.
+    Raises OSError, or ValueError, whose text is what was found instead.
     """
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
             start = f"a file that begins with {file.read(16)!r}"
         raise ValueError(f"{start}, no zip file, as torch.save has written since version 1.6")
     size = os.path.getsize(path)
-    with zipfile.ZipFile(path) as archive:
-        # torch.save does not compress: what unpacks to more was made to fill the memory.
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > size or archive.testzip():
-            raise ValueError("a corrupt file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch.save does not compress: what unpacks to more was made to fill the memory.
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            is_intact = unpacked <= size and not archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, RuntimeError):  # RuntimeError: it is encrypted
+        is_intact = False
+    if not is_intact:
+        raise ValueError("a corrupt file")
     try:
         objects = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         if objects:
@@ -1061,7 +1068,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def rename_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights under our names.
+    """Return the weights under our names. Raises ValueError if two have the same.
 
     DataParallel and torch.compile put something before them; block_1 and block_2 are those of the
     well-known tutorial that trains this network on FashionMNIST.
@@ -1072,6 +1079,8 @@ def rename_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if our_name.startswith("block_"):
             our_name = f"conv_{our_name}"
         renamed[our_name] = weights
+    if len(renamed) < len(state):
+        raise ValueError(f"several weights of the same name among {list(state)[:3]} ...")
     return renamed
 
 
@@ -1112,6 +1121,8 @@ def read_metadata(path: Path, network: Network) -> ModelMetadata:
         )
     try:
         found = ModelMetadata(**json.loads(json_path.read_text(encoding="utf-8")))
+        if not isinstance(found.classes, list) or found.image_size < 4:
+            raise ValueError("its classes are no list, or its images too small")
         num_classes = len(found.classes)
         sizes = NetworkSizes(found.channels, found.image_size, found.hidden_units, num_classes)
         fill_network(type(network), sizes, state)
@@ -1142,9 +1153,10 @@ class Checkpoint:
         """Go on from the file. Raises UserError."""
         try:
             content = load_safely(self.path)
-            if not (isinstance(content, dict) and "conditions" in content):
+            names = {"conditions", "environment", "states"}
+            if not (isinstance(content, dict) and content.keys() == names):
                 raise ValueError("this program did not write it")
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{self.path} is no checkpoint to go on from: {error}") from error
         conditions = content["conditions"]
         others = [name for name in conditions if conditions[name] != self.conditions.get(name)]
@@ -1159,7 +1171,7 @@ class Checkpoint:
         self.is_own = True
 
     def update(self, key: str, state: dict[str, Any]) -> None:
-        """Keep the state of one training, and write all of them if the last time is long ago."""
+        """Keep the state of one training; if interval seconds have passed, write all of them."""
         self.states[key] = state
         if time.monotonic() - self.last_written >= self.interval:
             try:
@@ -1171,8 +1183,9 @@ class Checkpoint:
         """Write the file in one step; another run's is kept under another name."""
         self.last_written = time.monotonic()
         if self.path.exists() and not self.is_own:
-            now = time.strftime("%Y-%m-%d-%H%M%S")
-            self.path.rename(self.path.with_name(f"checkpoint-{now}.pth"))
+            kept = self.path.with_name(f"checkpoint-{time.strftime('%Y-%m-%d-%H%M%S')}.pth")
+            self.path.rename(kept)
+            tqdm.write(f"{self.path} of the run before is now {kept}")
         states = {}
         for key, state in self.states.items():
             history = [asdict(record) for record in state["history"]]
@@ -1462,7 +1475,7 @@ def add_snapshot(
 def drop_snapshots(snapshots: list[dict[str, Any]], most: int) -> None:
     """Drop those with the nearest neighbours, so that more are left of the beginning."""
     while len(snapshots) > most:
-        gaps = []  # from the one before to the one after, in the logarithm of the epoch
+        gaps = []  # the ratio of the epochs after and before each
         for before, after in zip(snapshots[1:], snapshots[3:], strict=False):
             gaps.append(after["epoch"] / before["epoch"])
         del snapshots[2 + gaps.index(min(gaps))]
@@ -1492,19 +1505,15 @@ def write_explorer(
         "others": {},
     }
     for name, run in chosen.items():
-        described = {
-            "accuracy": run.metrics.accuracy,
-            "parameters": count_parameters(run.network),
-            "confusion": run.metrics.confusion_matrix.tolist(),
-            "predictions": run.test_logits.argmax(dim=1)[typical + mistakes].tolist(),
-        }
         if name in explored:
-            data["networks"][name] = described | describe_training(run, most_moments)
+            predictions = run.test_logits.argmax(dim=1)[typical + mistakes]
+            data["networks"][name] = describe_training(run, most_moments)
+            data["networks"][name]["confusion"] = run.metrics.confusion_matrix.tolist()
+            data["networks"][name]["predictions"] = predictions.tolist()
         else:
             macs = 225 * count_macs(run.network, sample.images[:1])  # for one image
             count = max(1, min(10, len(typical), 60_000_000_000 // macs))  # a few seconds
-            images = sample.images[:count]
-            data["others"][name] = described | {"shifted": predict_shifted(run, images, step)}
+            data["others"][name] = predict_shifted(run.network, sample.images[:count], step)
     script = f"window.explorerData = {json.dumps(data)};\n"
     files = {folder / "explorer_data.js": script.encode()}
     page = Path(__file__).parent / "assets" / "explorer.html"
@@ -1516,7 +1525,7 @@ def write_explorer(
 
 
 def choose_typical(chosen: Mapping[str, TrainedNetwork], labels: Tensor) -> list[int]:
-    """Return the first test image of each class that all networks, or else any, get right."""
+    """Return, for each class, the first of the test images that most networks get right."""
     right = torch.stack([run.test_logits.argmax(dim=1) == labels for run in chosen.values()])
     order = right.sum(dim=0).argsort(descending=True, stable=True)
     return [int(order[labels[order] == label][0]) for label in labels.unique()]
@@ -1536,7 +1545,7 @@ def choose_mistakes(explored: Mapping[str, TrainedNetwork], labels: Tensor, most
     return list(dict.fromkeys(index for _, index in sorted(found)))[:most]
 
 
-def describe_training(run: TrainedNetwork, most_moments: int) -> dict[str, object]:
+def describe_training(run: TrainedNetwork, most_moments: int) -> dict[str, Any]:
     """Return the weights at some moments of training; the last ones exactly."""
     state = run.network.state_dict()
     snapshots = list(run.snapshots)
@@ -1551,12 +1560,12 @@ def describe_training(run: TrainedNetwork, most_moments: int) -> dict[str, objec
     }
 
 
-def predict_shifted(run: TrainedNetwork, images: Tensor, step: int) -> list[list[int]]:
+def predict_shifted(network: nn.Module, images: Tensor, step: int) -> list[list[int]]:
     """Return the labels predicted for uint8 images (N, C, H, W) at each of 15 x 15 shifts."""
     predictions = []
     for down, right in itertools.product(range(-7 * step, 8 * step, step), repeat=2):
         shifted = F.pad(images, (right, -right, down, -down))
-        predictions.append(predict_logits(run.network, shifted).argmax(dim=1).tolist())
+        predictions.append(predict_logits(network, shifted).argmax(dim=1).tolist())
     return predictions
 
 
@@ -2159,13 +2168,15 @@ def open_checkpoint(
     names = ("optimizer", "learning_rate", "hidden_units", "seed", "runs")
     conditions = asdict(plan) | {name: getattr(settings, name) for name in names}
     conditions |= {"images": digest.hexdigest(), "number of processes": process_rank()[1]}
-    conditions = json.loads(json.dumps(conditions))  # which makes lists of tuples
+    conditions = json.loads(json.dumps(conditions))  # which turns tuples into lists
     path = models_dir / "checkpoint.pth"
     environment = describe_environment(torch.device(settings.device))
     checkpoint = Checkpoint(path, settings.checkpoint_interval, conditions, environment)
-    is_restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    if settings.resume or (is_restart and path.exists()):
+    if settings.resume:
         checkpoint.read()
+    elif os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        with suppress(UserError):  # it has written none yet
+            checkpoint.read()
     elif path.exists():
         print(f"{path} is of a run that was interrupted: --resume would go on with it")
     return checkpoint
@@ -2249,8 +2260,10 @@ def train_networks(experiment: Experiment) -> list[TrainedNetwork]:
             learning_rate = settings.learning_rate or default_rate * plan.learning_rate_scale
             key = f"{network_name} {optimizer_name} {seed}"
             resume_from = checkpoint.states.get(key)
-            snapshots = resume_from["snapshots"] if resume_from else []
-            if not resume_from:
+            snapshots: list[dict[str, Any]] = []
+            if resume_from:
+                snapshots.extend(resume_from["snapshots"])
+            else:
                 add_snapshot(snapshots, network, epoch=0, accuracy=None)
             history = train(
                 network,
@@ -2429,8 +2442,9 @@ def load_described(path: Path, device: str) -> tuple[Network, ModelMetadata]:
         metadata = read_metadata(path, network)
     for assumption in assumptions:
         print_error(str(assumption.message))
-    if len(metadata.classes) < 2:
-        raise UserError(f"{path} has one output, not one for each of several classes")
+    if len(metadata.classes) < 2 or metadata.channels not in (1, 3):
+        reason = f"{len(metadata.classes)} classes, {metadata.channels} channels"
+        raise UserError(f"{path} cannot classify images, grey or in colour: it has {reason}")
     return network, metadata
 
 

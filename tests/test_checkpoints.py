@@ -320,6 +320,7 @@ def bad_checkpoints(content: bytes) -> dict[str, bytes]:
         "text": b"hello",
         "a network": MODEL.read_bytes(),
         "a list": program.to_bytes([1, 2]),
+        "other keys": program.to_bytes({"conditions": {}, "states": {}}),
     }
 
 
@@ -350,7 +351,8 @@ def test_a_checkpoint_is_not_used_unasked_nor_overwritten(interrupted: Path, cap
     assert line in capsys.readouterr().out.splitlines()
     assert interrupted.read_bytes() == content
     assert program.main([*options, "--checkpoint-interval", "0"]) == 0
-    assert line in capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out
+    assert line in out.splitlines() and f"{CHECKPOINT} of the run before is now" in out
     assert not interrupted.exists()  # its own is removed, the other one kept
     kept = list(interrupted.parent.glob("checkpoint-*.pth"))
     assert [path.read_bytes() for path in kept] == [content]
@@ -419,7 +421,10 @@ def test_training_goes_on_from_any_epoch(small_sets, key: str, learning_rate: fl
     network, history = train(after_evaluation=keep)
     assert len(states) == (3 if learning_rate < 1 else 1)
     for state in states:
+        tensors = {name: state[name] for name in ("network", "optimizer", "order_generator")}
+        before = program.to_bytes(tensors)
         resumed, resumed_history = train(resume_from=state)
+        assert program.to_bytes(tensors) == before  # so that one can go on from it once more
         assert [record.epoch for record in resumed_history] == [record.epoch for record in history]
         for name, weights in network.state_dict().items():
             assert weights.numpy().tobytes() == resumed.state_dict()[name].numpy().tobytes()

@@ -431,13 +431,6 @@ def test_the_network_of_the_highest_accuracy_predicts(
     assert json.loads(capsys.readouterr().out)["model"] == expected
 
 
-def test_a_network_of_one_output_does_not_predict(tmp_path: Path, garments, capsys):
-    (tmp_path / "one.pth").write_bytes(program.serialize_network(program.TinyVGG(num_classes=1)))
-    assert program.main(["--predict", garments[0], "--model", str(tmp_path / "one.pth")]) == 1
-    out, err = capsys.readouterr()
-    assert out == "" and is_one_line(err) and "one output" in err
-
-
 def test_the_resnet_of_coloured_images_takes_their_size(in_tmp: Path, capsys):
     save_lamps(in_tmp / "lamps", 20)
     options = ["--image-size", "20", "--epochs", "10", "--hidden-units", "4", "--no-plots"]
@@ -888,6 +881,18 @@ def test_without_metadata_the_classes_of_other_networks_are_numbered(garments, t
     path.write_bytes(program.serialize_network(program.TinyVGG(num_classes=3)))
     assert program.main(["--predict", garments[0], "--model", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["class"] in ("class 0", "class 1", "class 2")
+
+
+@pytest.mark.parametrize(("channels", "classes"), [(1, 1), (1, 0), (2, 10), (4, 10)])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_model_that_cannot_classify_images_is_rejected(
+    garments, tmp_path, capsys, channels: int, classes: int
+):
+    path = tmp_path / "odd.pth"
+    path.write_bytes(program.serialize_network(program.TinyVGG(channels, 5, classes)))
+    assert program.main(["--predict", garments[0], "--model", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and f"{classes} classes, {channels} channels" in err.splitlines()[-1]
 
 
 def test_a_missing_model_is_reported_in_one_line(garments, capsys):

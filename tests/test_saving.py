@@ -223,6 +223,31 @@ def as_bomb(model_file: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def as_compressed(model_file: bytes) -> bytes:
+    """The model file, compressed, and then with a byte changed in the middle."""
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(model_file)) as old,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    content = bytearray(buffer.getvalue()) + bytes(30_000)  # as large as it claims to be
+    content[len(content) // 3] ^= 255
+    return bytes(content)
+
+
+def as_encrypted(model_file: bytes) -> bytes:
+    """The model file, of which each entry claims to be encrypted."""
+    content = bytearray(model_file)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = content.find(signature)
+        while start >= 0:
+            content[start + offset] |= 1
+            start = content.find(signature, start + 4)
+    return bytes(content)
+
+
 def with_garbage_pickle(model_file: bytes, garbage: bytes) -> bytes:
     """The model file with another pickle in it, all checksums correct."""
     buffer = io.BytesIO()
@@ -257,6 +282,14 @@ def bad_models(folder: Path) -> dict[str, bytes]:
         ),
         "pickle": pickle.dumps(Call(os.mkdir, str(folder / "executed"))),
         "pickle in a zip": as_torch_file(Call(os.mkdir, str(folder / "executed"))),
+        "compressed and changed": as_compressed(intact),
+        "two names for one": as_torch_file(
+            state | {f"module.{name}": weight for name, weight in state.items()}
+        ),
+        "encrypted": as_encrypted(intact),
+        "no dimensions": as_torch_file(
+            program.MLP().state_dict() | {"layer_stack.3.bias": torch.tensor(1.0)}
+        ),
         "empty pickle": with_garbage_pickle(intact, b""),
         "pickle without a stack": with_garbage_pickle(intact, b"."),
         "pickle of bytes": with_garbage_pickle(intact, b"\x80\x02\x8c\xff"),
@@ -414,7 +447,12 @@ def test_metadata_without_a_dataset_are_read(described):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1, 2]", b"{}", b'{"dataset": 1}', b"\xff\xfe", b"null"]
+    "content",
+    [
+        *(b"", b"{", b"[1, 2]", b"{}", b'{"dataset": 1}', b"\xff\xfe", b"null"),
+        json.dumps(METADATA | {"classes": {"0": "cat", "1": "dog", "2": "cow"}}).encode(),
+        json.dumps(METADATA | {"image_size": 0}).encode(),
+    ],
 )
 def test_invalid_metadata_are_rejected(described, content):
     path, network = described
