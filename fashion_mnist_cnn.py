@@ -552,8 +552,7 @@ def train(
     for epoch in range(int(state.last_record.epoch) + 1, epochs + 1):
         if not are_finite(network.parameters()):  # on which all processes agree
             break
-        # Seeded anew, so that an epoch does not depend on the numbers drawn before, here or
-        # in another process.
+        # Seeded anew: after an interruption no process needs the numbers drawn before.
         augment_seed = seed + 1000 * (epoch * processes + rank)
         augment_generator = torch.Generator(device).manual_seed(augment_seed)
         evaluation_interval = math.ceil(steps_per_epoch / 20) if epoch == 1 else steps_per_epoch
@@ -1486,11 +1485,13 @@ def write_explorer(
 ) -> None:
     """Write the page and its data to folder: images, weights while training. Raises UserError."""
     explored = {name: run for name, run in chosen.items() if run.network.in_explorer}
-    weights = sum(count_parameters(run.network) for run in explored.values())
-    most_moments = max(3, min(16, 1_200_000 // max(1, weights)))
+    labels = test_set.labels.cpu()
+    # A page of few megabytes, which a browser opens at once: so much of weights and of images.
+    weight_bytes = sum(count_parameters(run.network) for run in explored.values())
+    most_moments = max(3, min(16, 1_200_000 // max(1, weight_bytes)))
     most_images = max(10, min(220, 1_000_000 // test_set.images[0].numel()))
-    typical = choose_typical(chosen, test_set.labels.cpu())[:most_images]
-    mistakes = choose_mistakes(explored, test_set.labels.cpu(), most_images - len(typical))
+    typical = choose_typical(chosen, labels)[:most_images]
+    mistakes = choose_mistakes(explored, labels, most_images - len(typical))
     sample = test_set.subset(torch.tensor(typical + mistakes, device=test_set.labels.device))
     step = max(1, round(test_set.images.shape[2] / 28))
     data: dict[str, Any] = {
@@ -2124,7 +2125,8 @@ def run(settings: Settings) -> int:
         if process_rank()[0] or not checkpoint.states:
             raise
         checkpoint.write()
-        raise KeyboardInterrupt(f"; add --resume to go on from {checkpoint.path}") from None
+        print_error(f"interrupted; add --resume to go on from {checkpoint.path}")
+        return 130
     checkpoint.remove()
     return exit_code
 
@@ -2167,7 +2169,9 @@ def open_checkpoint(
         digest.update(tensor.cpu().numpy().tobytes())
     names = ("optimizer", "learning_rate", "hidden_units", "seed", "runs")
     conditions = asdict(plan) | {name: getattr(settings, name) for name in names}
-    conditions |= {"images": digest.hexdigest(), "number of processes": process_rank()[1]}
+    conditions["image shape"] = train_set.images.shape[1:]
+    conditions["images"] = digest.hexdigest()
+    conditions["number of processes"] = process_rank()[1]
     conditions = json.loads(json.dumps(conditions))  # which turns tuples into lists
     path = models_dir / "checkpoint.pth"
     environment = describe_environment(torch.device(settings.device))
@@ -2520,8 +2524,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if distributed.is_torchelastic_launched():  # by torchrun: one of several processes
             join_processes(settings.device)
         return predict(settings) if settings.predict else run(settings)
-    except KeyboardInterrupt as interrupt:
-        print_error(f"interrupted{interrupt}")
+    except KeyboardInterrupt:
+        print_error("interrupted")
         return 130
     except BrokenPipeError:  # whoever read the output has seen enough, as in `... | head -1`
         os.dup2(

@@ -211,30 +211,35 @@ def as_torchscript(network: nn.Module) -> bytes:
     return buffer.getvalue()
 
 
-def as_bomb(model_file: bytes) -> bytes:
-    """The model file with its first weights replaced by 400 MB of zeros, compressed."""
+def rezip(
+    model_file: bytes,
+    end: str = "none",
+    content: bytes = b"",
+    compression: int = zipfile.ZIP_STORED,
+) -> bytes:
+    """The model file with other content in the entry of this end, all checksums correct."""
     buffer = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(model_file)) as old,
-        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
+        zipfile.ZipFile(buffer, "w", compression) as new,
     ):
         for name in old.namelist():
-            new.writestr(name, bytes(400_000_000) if name.endswith("data/0") else old.read(name))
+            new.writestr(name, content if name.endswith(end) else old.read(name))
     return buffer.getvalue()
 
 
+def as_bomb(model_file: bytes) -> bytes:
+    """The model file with its first weights replaced by 400 MB of zeros, compressed."""
+    return rezip(model_file, "data/0", bytes(400_000_000), zipfile.ZIP_DEFLATED)
+
+
 def as_compressed(model_file: bytes) -> bytes:
-    """The model file, compressed, and then with a byte changed in the middle."""
-    buffer = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(model_file)) as old,
-        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
-    ):
-        for name in old.namelist():
-            new.writestr(name, old.read(name))
-    content = bytearray(buffer.getvalue()) + bytes(30_000)  # as large as it claims to be
-    content[len(content) // 3] ^= 255
-    return bytes(content)
+    """The model file, compressed, the first entry so that it cannot be unpacked."""
+    content = bytearray(rezip(model_file, compression=zipfile.ZIP_DEFLATED))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        first = archive.infolist()[0]
+    content[first.header_offset + 30 + len(first.filename)] = 255  # no block begins so
+    return bytes(content) + bytes(30_000)  # as large as it claims to be
 
 
 def as_encrypted(model_file: bytes) -> bytes:
@@ -249,12 +254,8 @@ def as_encrypted(model_file: bytes) -> bytes:
 
 
 def with_garbage_pickle(model_file: bytes, garbage: bytes) -> bytes:
-    """The model file with another pickle in it, all checksums correct."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(model_file)) as old, zipfile.ZipFile(buffer, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, garbage if name.endswith("data.pkl") else old.read(name))
-    return buffer.getvalue()
+    """The model file with another pickle in it."""
+    return rezip(model_file, "data.pkl", garbage)
 
 
 def bad_models(folder: Path) -> dict[str, bytes]:
