@@ -1,5 +1,6 @@
 """Runs that are killed or interrupted and go on: each is a process of its own."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -8,9 +9,11 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -29,59 +32,81 @@ FIGURES = (
 )
 
 
-def run_program(folder: Path, arguments: tuple[str, ...], dies_writing: int) -> None:
-    """Train on 2,000 images, 200 to test; die in the middle of writing the n-th checkpoint."""
+@dataclass(frozen=True)
+class End:
+    """Where a run is sent a signal: in this training step, at this line or writing of the file."""
+
+    signal: int
+    step: int = 0
+    line: str = ""
+    line_number: int = 1  # of those that begin so
+    writing: int = 0
+
+
+class Output(io.TextIOWrapper):
+    """What a run prints; it is sent the signal just before the line."""
+
+    def __init__(self, path: Path, end: End) -> None:
+        super().__init__(path.open("wb", buffering=0), write_through=True)
+        self.end = end
+        self.lines = count(1)
+
+    def write(self, text: str) -> int:
+        is_line = bool(self.end.line) and text.strip().startswith(self.end.line)
+        if is_line and next(self.lines) == self.end.line_number:
+            os.kill(os.getpid(), self.end.signal)
+        return super().write(text)
+
+
+def run_program(folder: Path, arguments: tuple[str, ...], end: End) -> None:
+    """Train on 2,000 images, 16 steps an epoch, 200 to test."""
     os.chdir(folder)
     torch.set_num_threads(1)
     train_set, test_set = program.load_fashion_mnist(REPOSITORY / "data_1")
     sets = train_set.subset(slice(2000)), test_set.subset(slice(200))
     program.load_fashion_mnist = lambda _: sets
-    replace, writings = os.replace, iter(range(1, 1000))
+    replace, writings = os.replace, count(1)
+    to_float, steps = program.to_float, count(1)
 
-    def replace_or_die(source: Path, target: Path) -> None:
-        if Path(target).name == "checkpoint.pth" and next(writings) == dies_writing:
+    def end_while_replacing(source: Path, target: Path) -> None:
+        if Path(target).name == "checkpoint.pth" and next(writings) == end.writing:
             source.write_bytes(source.read_bytes()[:1000])
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), end.signal)
         replace(source, target)
 
-    os.replace = replace_or_die
-    with (
-        Path("output").open("w", buffering=1) as output,
-        redirect_stdout(output),
-        redirect_stderr(output),
-    ):
+    def end_in_step(images: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and next(steps) == end.step:
+            os.kill(os.getpid(), end.signal)
+        return to_float(images)
+
+    os.replace = end_while_replacing
+    program.to_float = end_in_step
+    output = Output(Path("output"), end)
+    with redirect_stdout(output), redirect_stderr(output):
         code = program.main(["--epochs", "3", "--checkpoint-interval", "0", *arguments])
     sys.exit(code)
 
 
-Start = Callable[..., multiprocessing.Process]
+Start = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def start() -> Iterator[Start]:
-    """Start runs that are forks of one process that has loaded torch: that saves their imports."""
+def start() -> Start:
+    """Return what runs the program in a fork of one process that has loaded torch.
+
+    That saves the imports. It returns the exit code.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fashion_mnist_cnn", "torchmetrics", "mlxtend.plotting"])
 
-    def start(folder: Path, *arguments: str, dies_writing: int = 0) -> multiprocessing.Process:
+    def start(folder: Path, *arguments: str, end: End = End(0)) -> int:
         folder.mkdir(exist_ok=True)
-        (folder / "output").write_text("")
-        process = context.Process(target=run_program, args=(folder, arguments, dies_writing))
+        process = context.Process(target=run_program, args=(folder, arguments, end))
         process.start()
-        return process
+        process.join(timeout=300)
+        return process.exitcode
 
     return start
-
-
-def finish(process: multiprocessing.Process) -> int:
-    process.join(timeout=120)
-    return process.exitcode
-
-
-def wait_for(process: multiprocessing.Process, folder: Path, text: str) -> None:
-    while text not in (folder / "output").read_text():
-        assert process.is_alive(), f"it ended before {text}"
-        time.sleep(0.002)
 
 
 def read_table(folder: Path) -> list[str]:
@@ -112,7 +137,7 @@ def assert_same(folder: Path, expected: Path, names: tuple[str, ...]) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(start: Start, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert finish(start(folder)) == 0
+    assert start(folder) == 0
     assert len(read_table(folder)) > 2 and not (folder / CHECKPOINT).exists()
     assert json.loads((folder / "assets/results.json").read_text())["resumed_from"] is None
     return folder
@@ -121,30 +146,25 @@ def undisturbed(start: Start, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def without_figures(start: Start, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("without figures")
-    assert finish(start(folder, "--no-plots")) == 0
+    assert start(folder, "--no-plots") == 0
     return folder
 
 
 def test_a_run_killed_at_ten_moments_goes_on_to_the_same_bytes(start, without_figures, tmp_path):
-    expected = json.loads((without_figures / "assets/results.json").read_text())
-    seconds = 2 * sum(model["training_seconds"] for model in expected["models"])
-
-    def kill_and_resume(moment: int) -> int:
-        folder = tmp_path / str(moment)
-        process = start(folder, "--no-plots")
-        wait_for(process, folder, "MLP:")
-        time.sleep(seconds * moment / 10)
-        process.kill()
-        finish(process)
+    def kill_and_resume(step: int) -> int:
+        folder = tmp_path / str(step)
+        end = End(signal.SIGKILL, step=step)
+        assert start(folder, "--no-plots", end=end) == -signal.SIGKILL
         epochs = (folder / "output").read_text().count("  epoch ")
         resume = ["--resume"] if (folder / CHECKPOINT).exists() else []
-        assert finish(start(folder, "--no-plots", *resume)) == 0
+        assert start(folder, "--no-plots", *resume) == 0
         assert_same(folder, without_figures, MODELS)
         return epochs
 
+    steps = range(5, 96, 10)  # of 96: two networks, three epochs of 16
     with ThreadPoolExecutor(2) as pool:  # each run has one thread
-        epochs = set(pool.map(kill_and_resume, range(10)))
-    assert len(epochs) >= 4  # the kills were spread
+        epochs = list(pool.map(kill_and_resume, steps))
+    assert epochs == [(step - 1) // 16 for step in steps]
 
 
 @pytest.mark.parametrize("writing", [1, 2, 5])
@@ -152,57 +172,63 @@ def test_a_run_killed_while_it_writes_a_checkpoint_goes_on(
     start, without_figures, tmp_path, writing: int
 ):
     folder = tmp_path / "run"
-    assert finish(start(folder, "--no-plots", dies_writing=writing)) == -signal.SIGKILL
+    end = End(signal.SIGKILL, writing=writing)
+    assert start(folder, "--no-plots", end=end) == -signal.SIGKILL
     assert (folder / CHECKPOINT).exists() == (writing > 1)
     resume = ["--resume"] if writing > 1 else []
-    assert finish(start(folder, "--no-plots", *resume)) == 0
+    assert start(folder, "--no-plots", *resume) == 0
     assert_same(folder, without_figures, MODELS)
     printed = (folder / "output").read_text()
     assert printed.count("  epoch ") == 6 - (writing - 1)
 
 
-@pytest.mark.parametrize("moment", ["MLP:", "epoch 2", "TinyVGG:", "TinyVGG  Adam"])
+MOMENTS = {  # when Ctrl-C is pressed, and how many epochs are left
+    "after an epoch of the MLP": (End(signal.SIGINT, line="epoch 1"), 5),
+    "in the second epoch of the MLP": (End(signal.SIGINT, step=20), 5),
+    "in the second epoch of TinyVGG": (End(signal.SIGINT, step=48 + 20), 2),
+    "before the table": (End(signal.SIGINT, line="network "), 0),
+    "in the table": (End(signal.SIGINT, line="TinyVGG  Adam"), 0),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(start, undisturbed, tmp_path, moment):
     folder = tmp_path / "run"
-    process = start(folder, "--checkpoint-interval", "1000")
-    wait_for(process, folder, moment)
-    wait_for(process, folder, "epoch 1")
-    os.kill(process.pid, signal.SIGINT)
-    assert finish(process) == 130
+    end, epochs_left = MOMENTS[moment]
+    assert start(folder, "--checkpoint-interval", "1000", end=end) == 130
     *before, last = (folder / "output").read_text().splitlines()
     hint = f"interrupted; add --resume to go on from {CHECKPOINT}"
     assert last == f"fashion_mnist_cnn.py: {hint}"
-    assert any(line.startswith("MLP ") for line in before) == moment.startswith("TinyVGG")
+    has_row = any(line.startswith("MLP ") for line in before)
+    assert has_row == ("TinyVGG" in moment or moment == "in the table")
     assert not any((folder / name).exists() for name in FIGURES)
-    assert finish(start(folder, "--resume")) == 0
+    assert start(folder, "--resume") == 0
+    assert (folder / "output").read_text().count("  epoch ") == epochs_left
     assert_same(folder, undisturbed, MODELS + FIGURES)
     report = json.loads((folder / "assets/results.json").read_text())
     assert report["resumed_from"] == report["environment"] and report["settings"]["resume"]
 
 
-def test_a_second_ctrl_c_ends_the_run_at_once(start, tmp_path, monkeypatch):
-    process = start(tmp_path, "--no-plots", "--epochs", "10000")
-    wait_for(process, tmp_path, "epoch 1")
-    for _ in range(2):
-        os.kill(process.pid, signal.SIGINT)
-        time.sleep(0.01)
-    assert finish(process) == 130
-    assert "Traceback" not in (tmp_path / "output").read_text()
+def test_a_second_ctrl_c_ends_the_run_at_once(start, tmp_path):
+    """The first comes in the third epoch, the second while the checkpoint is written."""
+    end = End(signal.SIGINT, step=2 * 16 + 1, writing=1)
+    interval = ("--checkpoint-interval", "1000")
+    assert start(tmp_path, "--no-plots", *interval, end=end) == 130
+    assert (tmp_path / "output").read_text().endswith("\nfashion_mnist_cnn.py: interrupted\n")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "output"]
 
 
 def test_a_resnet_with_augmentation_goes_on_to_the_same_bytes(start, tmp_path):
     options = ("--networks", "resnet", "--augment", "--hidden-units", "4", "--no-plots")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert finish(start(whole, *options)) == 0
+    assert start(whole, *options) == 0
     resume: list[str] = []
-    for epoch in ("epoch 1", "epoch 2"):
-        process = start(killed, *options, *resume)
-        wait_for(process, killed, epoch)
-        time.sleep(0.3)  # in the middle of the next epoch
-        process.kill()
-        finish(process)
+    for _ in range(2):  # in the second epoch, then in the third
+        end = End(signal.SIGKILL, step=20)
+        assert start(killed, *options, *resume, end=end) == -signal.SIGKILL
         resume = ["--resume"]
-    assert finish(start(killed, *options, "--resume")) == 0
+    assert start(killed, *options, "--resume") == 0
+    assert (killed / "output").read_text().count("  epoch ") == 1
     assert_same(killed, whole, ("models/ResNet_model.pth", "models/ResNet_model.json"))
 
 
