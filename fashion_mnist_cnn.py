@@ -86,6 +86,7 @@ class NetworkSizes:
     image_size: int  # height and width in pixels
     hidden_units: int
     num_classes: int
+    mirror_averaging: bool = False  # see ResNet
 
 
 class Network(nn.Module):
@@ -209,15 +210,25 @@ class ResNet(Network):
     The first convolution has hidden_units channels, the last six times as many; six of them stand
     beside a shortcut. Takes float32 (N, in_channels, H, W) in [0, 1], H and W at least 4, returns
     logits (N, num_classes). Global pooling keeps the largest activation of each channel, not its
-    position: shifting a garment hardly changes the logits.
+    position: shifting a garment hardly changes the logits. With mirror_averaging, in eval mode, the
+    logits are the mean of those of the image and of its mirror image: both get the same answer.
     """
 
     model_file = "ResNet_model.pth"
     default_hidden_units = 16
     learning_rate_scale = 0.4
 
-    def __init__(self, in_channels: int = 1, hidden_units: int = 16, num_classes: int = 10) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        hidden_units: int = 16,
+        num_classes: int = 10,
+        mirror_averaging: bool = False,
+    ) -> None:
         super().__init__()
+        self.mirror_averaging = mirror_averaging
+        if mirror_averaging:  # so that one can tell from the state dict
+            self.register_buffer("mirror_averaging_mark", torch.ones(1))
         self.features = nn.Sequential(
             self.conv_block(in_channels, hidden_units),
             self.conv_block(hidden_units, 2 * hidden_units),
@@ -247,18 +258,23 @@ class ResNet(Network):
         return Residual(cls.conv_block(channels, channels), cls.conv_block(channels, channels))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.features(images).amax(dim=(2, 3)))
+        logits = self.classifier(self.features(images).amax(dim=(2, 3)))
+        if self.training or not self.mirror_averaging:
+            return logits
+        mirror_logits = self.classifier(self.features(images.flip(3)).amax(dim=(2, 3)))
+        return (logits + mirror_logits) / 2
 
     @classmethod
     def build(cls, sizes: NetworkSizes) -> "ResNet":
-        return cls(sizes.in_channels, sizes.hidden_units, sizes.num_classes)
+        return cls(sizes.in_channels, sizes.hidden_units, sizes.num_classes, sizes.mirror_averaging)
 
     @classmethod
     def read_sizes(cls, state: Mapping[str, Tensor]) -> NetworkSizes:
         hidden_units, in_channels, _, _ = state["features.0.0.weight"].shape
         image_size = 28  # FashionMNIST's: the weights fit any
         num_classes, _ = state["classifier.weight"].shape
-        return NetworkSizes(in_channels, image_size, hidden_units, num_classes)
+        mirror_averaging = "mirror_averaging_mark" in state
+        return NetworkSizes(in_channels, image_size, hidden_units, num_classes, mirror_averaging)
 
 
 def initialize_weights(network: nn.Module, output_layer: nn.Linear) -> None:
@@ -562,7 +578,7 @@ def train(
             network.train()  # evaluation has left it in eval mode
             images, labels = train_set.images[indices], train_set.labels[indices]
             if augmented:
-                images = augment(images, augmented, augment_generator)
+                images = augment(images, augmented, augment_generator, epoch / epochs)
             with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
                 logits = model(to_float(images))
             # Label smoothing (Szegedy et al. 2016, arXiv:1512.00567): be right, but not certain.
@@ -607,19 +623,26 @@ class Augmentation:
     zoom: float = 0.0  # at most, larger or smaller by this share
     rotation: float = 0.0  # at most, in degrees
     color: float = 0.0  # brightness, contrast and colour at most, up or down by this share
-    patch: float = 0.0  # the share of images that get a rectangle in a random grey
+    patch: float = 0.5  # the share of images that get a rectangle in a random grey
+    patch_until: float = 0.8  # of the epochs: in the last ones images are whole, as in use
     padding: str = "zeros"  # what is around: black, or "reflection" of the image
 
 
 def augment(
-    images: Tensor, augmented: bool | Augmentation, generator: torch.Generator | None
+    images: Tensor,
+    augmented: bool | Augmentation,
+    generator: torch.Generator | None,
+    progress: float = 0.0,
 ) -> Tensor:
-    """Return uint8 images (N, C, H, W), each changed at random in a way of its own."""
+    """Return uint8 images (N, C, H, W), each changed at random in a way of its own.
+
+    progress is the share of the epochs that this one completes.
+    """
     how = augmented if isinstance(augmented, Augmentation) else Augmentation()
     changed = move(images.float(), how, generator)
     if how.color:
         changed = recolor(changed, how.color, generator)
-    if how.patch:
+    if how.patch and progress <= how.patch_until:
         changed = add_patches(changed, how.patch, generator)
     return changed.clamp(0, 255).round().byte()
 
@@ -869,18 +892,19 @@ def compute_feature_maps(network: nn.Module, images: Tensor) -> list[Tensor]:
 
     images are uint8 (N, C, H, W) on the network's device.
     """
-    activations: list[Tensor] = []
+    activations: dict[nn.Module, Tensor] = {}
+
+    def keep_first(relu: nn.Module, _inputs: object, output: Tensor) -> None:
+        activations.setdefault(relu, output)  # a second call is for the mirror image
+
     hooks = []
     for layer in network.modules():
         if isinstance(layer, nn.ReLU):
-            hook = layer.register_forward_hook(
-                lambda _relu, _inputs, output: activations.append(output)
-            )
-            hooks.append(hook)
+            hooks.append(layer.register_forward_hook(keep_first))
     predict_logits(network, images, batch_size=len(images))
     for hook in hooks:
         hook.remove()
-    return [feature_maps for feature_maps in activations if feature_maps.dim() == 4]
+    return [feature_maps for feature_maps in activations.values() if feature_maps.dim() == 4]
 
 
 def find_dead_channels(network: nn.Module, images: Tensor) -> list[list[int]]:
@@ -1122,8 +1146,13 @@ def read_metadata(path: Path, network: Network) -> ModelMetadata:
         found = ModelMetadata(**json.loads(json_path.read_text(encoding="utf-8")))
         if not isinstance(found.classes, list) or found.image_size < 4:
             raise ValueError("its classes are no list, or its images too small")
-        num_classes = len(found.classes)
-        sizes = NetworkSizes(found.channels, found.image_size, found.hidden_units, num_classes)
+        sizes = NetworkSizes(
+            found.channels,
+            found.image_size,
+            found.hidden_units,
+            len(found.classes),
+            network.read_sizes(state).mirror_averaging,
+        )
         fill_network(type(network), sizes, state)
     except (OSError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: other shapes
         raise UserError(f"{json_path} does not describe the network in {path}: {error}") from error
@@ -2074,7 +2103,6 @@ def plan_training(settings: Settings, train_set: ImageSet) -> TrainingPlan:
         zoom=0.2,
         rotation=10,
         color=0.2,
-        patch=0.5,
         padding="reflection",
     )
     return TrainingPlan(
@@ -2104,7 +2132,9 @@ class Experiment:
         _, in_channels, _, image_size = self.train_set.images.shape
         hidden_units = self.settings.hidden_units or kind.default_hidden_units
         num_classes = len(self.train_set.class_names)
-        return NetworkSizes(in_channels, image_size, hidden_units, num_classes)
+        augment = self.plan.augment
+        is_mirrored = isinstance(augment, Augmentation) and augment.mirror
+        return NetworkSizes(in_channels, image_size, hidden_units, num_classes, is_mirrored)
 
 
 def run(settings: Settings) -> int:

@@ -849,6 +849,26 @@ def test_predictions_in_json_agree_with_the_network(garments, fashion_mnist, cap
     assert prediction["runner_up_probability"] == pytest.approx(probabilities[second].item())
 
 
+@pytest.mark.parametrize(
+    ("options", "averages"),
+    [(["--augment"], True), (["--augment", "--no-mirror"], False), ([], False)],
+)
+def test_a_resnet_that_trained_on_mirrored_images_answers_for_both_alike(
+    in_tmp: Path, garments, capsys, options: list[str], averages: bool
+):
+    train = ["--networks", "resnet", "--hidden-units", "2", "--epochs", "1", "--no-plots"]
+    assert program.main([*train, *options]) == 0
+    mirrored = Path(garments[0]).with_name("mirrored.png")
+    ImageOps.mirror(Image.open(garments[0])).save(mirrored)
+    capsys.readouterr()
+    model = ["--model", "models/ResNet_model.pth", "--json"]
+    assert program.main(["--predict", garments[0], str(mirrored), *model]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    first, second = (line["probability"] for line in lines)
+    assert (abs(first - second) < 1e-6) == averages
+    assert program.load_model(model[1]).mirror_averaging == averages
+
+
 def test_an_unreadable_image_is_reported_and_the_others_are_predicted(
     garments, tmp_path: Path, capsys
 ):

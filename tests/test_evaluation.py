@@ -85,6 +85,20 @@ def test_macs_are_outputs_times_the_weights_each_sees():
         program.count_macs(program.TinyVGG(3, 4, 5, 12), images[:1]) == convolutions + 3 * 3 * 4 * 5
     )
     assert program.count_macs(program.MLP(432, 6, 5), images[:1]) == 432 * 6 + 6 * 5
+    averaging = program.ResNet(3, 4, mirror_averaging=True)  # computes the mirror image too
+    single = program.count_macs(program.ResNet(3, 4), images[:1])
+    assert program.count_macs(averaging, images[:1]) == 2 * single > 0
+
+
+def test_the_feature_maps_of_an_averaging_resnet_are_those_of_the_image_alone():
+    images = torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8)
+    network = program.ResNet(hidden_units=2, mirror_averaging=True)
+    averaging = program.compute_feature_maps(network, images)
+    dead = program.find_dead_channels(network, images)
+    network.mirror_averaging = False
+    alone = program.compute_feature_maps(network, images)
+    assert len(averaging) == len(alone) == len(dead) == 10
+    assert all(torch.equal(*maps) for maps in zip(averaging, alone, strict=True))
 
 
 class BrightestColumn(torch.nn.Module):

@@ -51,6 +51,42 @@ def test_the_resnet_does_not_see_where_a_garment_is():
     assert not torch.allclose(network(image.flip(3)), network(image), atol=1e-5)
 
 
+def mirror_averaging_resnet(image_size: int = 28) -> program.Network:
+    """As after some training: running means and variances are not those of the start."""
+    sizes = program.NetworkSizes(3, image_size, 4, 5, mirror_averaging=True)
+    network = program.ResNet.build(sizes).train()
+    network(torch.rand(50, 3, image_size, image_size))
+    return network
+
+
+@pytest.mark.parametrize("image_size", [4, 28, 29])
+def test_a_mirror_averaging_resnet_gives_an_image_and_its_mirror_image_the_same_logits(image_size):
+    network = mirror_averaging_resnet(image_size)
+    images = torch.rand(20, 3, image_size, image_size)
+    training_logits = network(images)
+    with torch.inference_mode():
+        network.eval()
+        logits = network(images)
+        assert torch.allclose(network(images.flip(3)), logits, rtol=0, atol=1e-6)
+        network.mirror_averaging = False
+        mean = (network(images) + network(images.flip(3))) / 2
+        assert torch.allclose(logits, mean, rtol=0, atol=1e-6)
+        assert not torch.allclose(network(images), logits, atol=1e-3)
+        network.train()  # in which it sees each image once, as it is
+        assert torch.allclose(network(images), training_logits, atol=1e-5)
+
+
+def test_whether_a_resnet_averages_is_read_off_its_weights_and_others_are_as_before():
+    network = mirror_averaging_resnet()
+    kind, sizes = program.recognize_network(network.state_dict())
+    assert (kind, sizes) == (program.ResNet, program.NetworkSizes(3, 28, 4, 5, True))
+    loaded = program.fill_network(kind, sizes, network.state_dict()).eval()
+    images = torch.rand(2, 3, 28, 28)
+    assert torch.equal(loaded(images), network.eval()(images))
+    assert not any("mirror" in name for name in program.ResNet().state_dict())
+    assert program.recognize_network(program.ResNet().state_dict())[1].mirror_averaging is False
+
+
 def test_tiny_vgg_has_the_state_dict_keys_of_the_tutorial():
     layers = [
         "conv_block_1.0",

@@ -92,7 +92,9 @@ def lamps(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("network", ["tinyvgg", "resnet"])
 def test_two_processes_train_one_network_each_on_half_of_the_images(lamps: Path, network: str):
-    result = run_processes(lamps, 2, *QUICK, "--networks", network)
+    result = run_processes(
+        lamps, 2, *QUICK, "--networks", network
+    )  # mirrored, as colour images are
     assert result.returncode == 0, result.stderr
     (first, labels, tested), (second, other_labels, other_tested) = (
         torch.load(lamps / f"rank{k}.pth") for k in (0, 1)
@@ -113,6 +115,13 @@ def test_two_processes_train_one_network_each_on_half_of_the_images(lamps: Path,
         lamps / "models/lamps" / program.NETWORKS[network].model_file, weights_only=True
     )
     assert all(torch.equal(saved[name], first[name]) for name in saved)
+    loaded = program.load_model(lamps / "models/lamps" / program.NETWORKS[network].model_file)
+    assert loaded.read_sizes(saved).mirror_averaging == (network == "resnet")
+    image = torch.randint(256, (1, 3, 12, 12), dtype=torch.uint8)
+    assert report["models"][0]["multiply_adds"] == program.count_macs(loaded, image)
+    if network == "resnet":
+        logits = [program.predict_logits(loaded, pixels) for pixels in (image, image.flip(3))]
+        assert torch.allclose(*logits, rtol=0, atol=1e-6)
 
 
 def test_a_process_that_dies_ends_the_others_and_what_was_finished_is_whole(lamps: Path):

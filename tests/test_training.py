@@ -66,7 +66,7 @@ def shifted(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
 def test_augmented_images_are_mirrored_and_shifted_originals_and_nothing_else():
     images = torch.randint(1, 256, (1, 2, 5, 6), dtype=torch.uint8).expand(2000, 2, 5, 6)
     augmented = program.augment(
-        images, program.Augmentation(shift=0.4), torch.Generator().manual_seed(0)
+        images, program.Augmentation(shift=0.4, patch=0), torch.Generator().manual_seed(0)
     )
     possible = {
         bytes(shifted(image, down, right).numpy())
@@ -100,7 +100,7 @@ def test_every_image_of_a_batch_is_changed_in_a_way_of_its_own():
 def test_each_change_is_as_large_as_it_says():
     images = torch.full((1000, 3, 32, 32), 100, dtype=torch.uint8)
     generator = torch.Generator().manual_seed(0)
-    none = program.Augmentation(mirror=False, shift=0)
+    none = program.Augmentation(mirror=False, shift=0, patch=0)
     assert torch.equal(program.augment(images, none, generator), images)
     brighter = program.augment(images, replace(none, color=0.2), generator)
     assert (brighter == brighter[:, :1, :1, :1]).all(), "of one colour before and after"
@@ -108,12 +108,27 @@ def test_each_change_is_as_large_as_it_says():
     patched = program.augment(images, replace(none, patch=0.5), generator) != 100
     assert 0.4 < patched.any(dim=3).any(dim=2).any(dim=1).float().mean() < 0.55
     assert 3 / 7 * 32 - 1 < patched[:, 0].sum(dim=1).amax(dim=1).max() <= 3 / 7 * 32 + 1
+    patched = [
+        program.augment(images, replace(none, patch=0.5), generator, epoch / 10) for epoch in (8, 9)
+    ]
+    assert [torch.equal(each, images) for each in patched] == [False, True], "whole at the end"
     bar = torch.zeros(1000, 1, 32, 32, dtype=torch.uint8)
     bar[:, :, :, 16:] = 255  # the right half
     zoomed = program.augment(bar, replace(none, rotation=10, padding="border"), generator)
     edges = 32 - (zoomed > 127).sum(dim=3).float()  # of each row
     slopes = (edges[:, 0, -1] - edges[:, 0, 0]).abs() / 31
     assert math.tan(math.radians(9)) < slopes.max() < math.tan(math.radians(11))
+
+
+def test_augmentation_is_told_how_far_training_has_come(monkeypatch):
+    told = []
+    augment = program.augment
+    monkeypatch.setattr(program, "augment", lambda *a: told.append(a[3]) or augment(*a))
+    images = torch.randint(256, (20, 1, 8, 8), dtype=torch.uint8)
+    image_set = program.ImageSet(images, torch.arange(20) % 2, ("a", "b"))
+    options = {"batch_size": 10, "learning_rate": 0.01, "seed": 0, "augmented": True}
+    program.train(program.TinyVGG(1, 2, 2, 8), image_set, image_set, epochs=4, **options)
+    assert told == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1, 1]
 
 
 def test_colour_images_keep_their_colours_apart_and_grey_ones_stay_grey():
