@@ -210,13 +210,15 @@ class ResNet(Network):
     The first convolution has hidden_units channels, the last six times as many; six of them stand
     beside a shortcut. Takes float32 (N, in_channels, H, W) in [0, 1], H and W at least 4, returns
     logits (N, num_classes). Global pooling keeps the largest activation of each channel, not its
-    position: shifting a garment hardly changes the logits. With mirror_averaging, in eval mode, the
-    logits are the mean of those of the image and of its mirror image: both get the same answer.
+    position: shifting a garment hardly changes the logits. With mirror_averaging it uses test-time
+    augmentation: in eval mode the logits are the mean over the image and its mirror image, so both
+    get the same. It is meant for a network trained on mirrored images.
     """
 
     model_file = "ResNet_model.pth"
     default_hidden_units = 16
     learning_rate_scale = 0.4
+    mirror_averaging: Tensor | None
 
     def __init__(
         self,
@@ -226,9 +228,8 @@ class ResNet(Network):
         mirror_averaging: bool = False,
     ) -> None:
         super().__init__()
-        self.mirror_averaging = mirror_averaging
-        if mirror_averaging:  # so that one can tell from the state dict
-            self.register_buffer("mirror_averaging_mark", torch.ones(1))
+        # A buffer, so that the state dict says it, and load_model averages too.
+        self.register_buffer("mirror_averaging", torch.ones(1) if mirror_averaging else None)
         self.features = nn.Sequential(
             self.conv_block(in_channels, hidden_units),
             self.conv_block(hidden_units, 2 * hidden_units),
@@ -258,11 +259,10 @@ class ResNet(Network):
         return Residual(cls.conv_block(channels, channels), cls.conv_block(channels, channels))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.classifier(self.features(images).amax(dim=(2, 3)))
-        if self.training or not self.mirror_averaging:
-            return logits
-        mirror_logits = self.classifier(self.features(images.flip(3)).amax(dim=(2, 3)))
-        return (logits + mirror_logits) / 2
+        is_averaged = self.mirror_averaging is not None and not self.training
+        views = torch.cat([images, images.flip(3)]) if is_averaged else images
+        logits = self.classifier(self.features(views).amax(dim=(2, 3)))
+        return logits.unflatten(0, (2, len(images))).mean(dim=0) if is_averaged else logits
 
     @classmethod
     def build(cls, sizes: NetworkSizes) -> "ResNet":
@@ -273,7 +273,7 @@ class ResNet(Network):
         hidden_units, in_channels, _, _ = state["features.0.0.weight"].shape
         image_size = 28  # FashionMNIST's: the weights fit any
         num_classes, _ = state["classifier.weight"].shape
-        mirror_averaging = "mirror_averaging_mark" in state
+        mirror_averaging = "mirror_averaging" in state
         return NetworkSizes(in_channels, image_size, hidden_units, num_classes, mirror_averaging)
 
 
@@ -578,7 +578,8 @@ def train(
             network.train()  # evaluation has left it in eval mode
             images, labels = train_set.images[indices], train_set.labels[indices]
             if augmented:
-                images = augment(images, augmented, augment_generator, epoch / epochs)
+                progress = scheduler.last_epoch / scheduler.total_steps
+                images = augment(images, augmented, augment_generator, progress)
             with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
                 logits = model(to_float(images))
             # Label smoothing (Szegedy et al. 2016, arXiv:1512.00567): be right, but not certain.
@@ -624,7 +625,7 @@ class Augmentation:
     rotation: float = 0.0  # at most, in degrees
     color: float = 0.0  # brightness, contrast and colour at most, up or down by this share
     patch: float = 0.5  # the share of images that get a rectangle in a random grey
-    patch_until: float = 0.8  # of the epochs: in the last ones images are whole, as in use
+    patch_until: float = 0.8  # of training: at its end images are whole, as in use
     padding: str = "zeros"  # what is around: black, or "reflection" of the image
 
 
@@ -636,13 +637,13 @@ def augment(
 ) -> Tensor:
     """Return uint8 images (N, C, H, W), each changed at random in a way of its own.
 
-    progress is the share of the epochs that this one completes.
+    progress is the share of training that is done, in [0, 1].
     """
     how = augmented if isinstance(augmented, Augmentation) else Augmentation()
     changed = move(images.float(), how, generator)
     if how.color:
         changed = recolor(changed, how.color, generator)
-    if how.patch and progress <= how.patch_until:
+    if how.patch and progress < how.patch_until:
         changed = add_patches(changed, how.patch, generator)
     return changed.clamp(0, 255).round().byte()
 
@@ -892,19 +893,19 @@ def compute_feature_maps(network: nn.Module, images: Tensor) -> list[Tensor]:
 
     images are uint8 (N, C, H, W) on the network's device.
     """
-    activations: dict[nn.Module, Tensor] = {}
-
-    def keep_first(relu: nn.Module, _inputs: object, output: Tensor) -> None:
-        activations.setdefault(relu, output)  # a second call is for the mirror image
-
+    activations: list[Tensor] = []
     hooks = []
     for layer in network.modules():
         if isinstance(layer, nn.ReLU):
-            hooks.append(layer.register_forward_hook(keep_first))
+            hook = layer.register_forward_hook(
+                # Of a batch to which mirror images were added, those of the images.
+                lambda _relu, _inputs, output: activations.append(output[: len(images)])
+            )
+            hooks.append(hook)
     predict_logits(network, images, batch_size=len(images))
     for hook in hooks:
         hook.remove()
-    return [feature_maps for feature_maps in activations.values() if feature_maps.dim() == 4]
+    return [feature_maps for feature_maps in activations if feature_maps.dim() == 4]
 
 
 def find_dead_channels(network: nn.Module, images: Tensor) -> list[list[int]]:
@@ -1540,6 +1541,8 @@ def write_explorer(
             data["networks"][name] = describe_training(run, most_moments)
             data["networks"][name]["confusion"] = run.metrics.confusion_matrix.tolist()
             data["networks"][name]["predictions"] = predictions.tolist()
+            # For the page to see whether it computes what this network does.
+            data["networks"][name]["logits"] = run.test_logits[typical].tolist()
         else:
             macs = 225 * count_macs(run.network, sample.images[:1])  # for one image
             count = max(1, min(10, len(typical), 60_000_000_000 // macs))  # a few seconds
@@ -2128,7 +2131,7 @@ class Experiment:
     checkpoint: Checkpoint
 
     def sizes(self, kind: type[Network]) -> NetworkSizes:
-        """Return how large a network of this kind is here."""
+        """Return how a network of this kind is built here."""
         _, in_channels, _, image_size = self.train_set.images.shape
         hidden_units = self.settings.hidden_units or kind.default_hidden_units
         num_classes = len(self.train_set.class_names)

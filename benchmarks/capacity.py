@@ -49,7 +49,7 @@ def main() -> None:
                 seed=arguments.seed,
                 augmented=augmented,
             )
-            shifted = program.measure_shifts(network, test_set)
+            shifted = program.measure_shifts(network, test_set, max_shift=4)
             print(
                 f"| {hidden_units} | {program.count_parameters(network):,} "
                 f"| {'yes' if augmented else 'no'} | {history[-1].train_accuracy:.2%} "

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from selenium import webdriver
+from speed import print_environment
 from textbook import DATA
 from torch import Tensor
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--hidden-units", type=int, help="run the program for one epoch first")
     parser.add_argument("--screenshot", type=Path, help="write a PNG file")
     arguments = parser.parse_args()
+    print_environment(torch.device("cpu"))
     if arguments.hidden_units:
         with tempfile.TemporaryDirectory() as folder:
             options = ["--hidden-units", str(arguments.hidden_units), "--epochs", "1"]

@@ -1,4 +1,4 @@
-"""Run the program from several seeds and print what its networks end at.
+"""Run the program from several seeds and print the test accuracy of its networks.
 
 python benchmarks/networks.py default       # the default run, which writes models/ and assets/
 python benchmarks/networks.py resnet        # 3 seeds; the first is saved in models/ (25 minutes)
@@ -55,7 +55,11 @@ def main() -> None:
         print("two processes")
         print_runs(run_program(*options, models_dir=None, launcher=TORCHRUN))
     else:
-        print_runs(run_program("--images", str(arguments.images.resolve()), "--runs", "3"))
+        print_runs(
+            run_program(
+                "--images", str(arguments.images.resolve()), "--networks", "resnet", "--runs", "3"
+            )
+        )
 
 
 def print_held_out(seeds: Iterable[int]) -> None:
@@ -77,7 +81,7 @@ def print_held_out(seeds: Iterable[int]) -> None:
             seed=seed,
             augmented=True,
         )
-        network.mirror_averaging = False
+        network.mirror_averaging = None
         accuracies = [history[-1].test_accuracy, program.evaluate(network, held_out).accuracy]
         cells = " | ".join(f"{accuracy:.2%}" for accuracy in accuracies)
         print(f"| {seed} | {cells} | {history[-1].train_accuracy:.2%} |", flush=True)
@@ -95,7 +99,10 @@ def run_program(
         plots = [] if assets_dir else ["--no-plots"]
         command = [sys.executable, *launcher, "fashion_mnist_cnn.py", *options, *folders, *plots]
         subprocess.run(command, cwd=REPOSITORY, check=True, stdout=sys.stderr)
-        (path,) = Path(REPOSITORY, assets_dir or temporary).rglob("results.json")
+        if assets_dir:
+            path = REPOSITORY / assets_dir / "results.json"
+        else:
+            (path,) = Path(temporary).rglob("results.json")  # beneath the name of its images
         return json.loads(path.read_text())
 
 

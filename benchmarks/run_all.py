@@ -1,7 +1,7 @@
 """Run the benchmarks in turn, each alone, and write their tables into both READMEs.
 
 python benchmarks/run_all.py --clothing DIR   # about an hour; goes on where it was stopped
-python benchmarks/run_all.py speed shifts     # these alone, anew
+python benchmarks/run_all.py speed shifts     # rerun only these
 python benchmarks/run_all.py --tables         # run nothing, only write the tables
 
 What each printed is kept in benchmarks/results.json. DIR holds the photographs of clothes: train/
@@ -51,16 +51,26 @@ def main() -> None:
     unknown = set(arguments.steps) - STEPS.keys()
     if unknown:
         parser.error(f"no such step: {', '.join(sorted(unknown))}")
+    if arguments.clothing and arguments.clothing.resolve().name != "clothing":
+        parser.error("the folder of photographs must be named clothing, as its models are")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    if not arguments.tables:
-        for name in arguments.steps:
-            results.pop(name, None)
-        for name in STEPS:
-            is_possible = "CLOTHING" not in STEPS[name] or arguments.clothing
-            if name not in results and is_possible:
-                results[name] = run_step(STEPS[name], arguments.clothing)
-                RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    for name, command in STEPS.items():
+        is_done = name in results and results[name]["command"] == command
+        if arguments.tables or (name not in arguments.steps if arguments.steps else is_done):
+            continue
+        if "CLOTHING" in command and not arguments.clothing:
+            print(f"left out, because it needs --clothing: {name}")
+            continue
+        results.pop(name, None)
+        save(results)
+        results[name] = run_step(command, arguments.clothing)
+        save(results)
     write_tables(results)
+
+
+def save(results: dict[str, Any]) -> None:
+    ordered = {name: results[name] for name in STEPS if name in results}
+    RESULTS.write_text(json.dumps(ordered, indent=2) + "\n")
 
 
 def run_step(command: str, clothing: Path | None) -> dict[str, Any]:
@@ -95,24 +105,22 @@ def write_tables(results: dict[str, Any]) -> None:
 
 def make_tables(results: dict[str, Any]) -> dict[str, str]:
     """Return the tables of both READMEs by name. Raises ValueError for two machines' figures."""
-    machines = {
-        line
-        for step in results.values()
-        for line in step["output"].splitlines()
-        if line.startswith("python ")
-    }
-    if len(machines) > 1:
-        raise ValueError(f"measured on several machines: {machines}; run all on one")
+    machines = {step["output"].partition("\n")[0] for step in results.values()}
+    if len(machines) != 1:
+        raise ValueError(f"not all measured on one machine: {machines}")
     tables = describe_default_run() | {"machine": "\n".join(machines)}
     for name, step in results.items():
         for number, table in enumerate(find_tables(step["output"]), start=1):
             tables[name if number == 1 else f"{name} {number}"] = table
-    if results.keys() == STEPS.keys():
+    if tables.keys() >= COMBINED:
         tables |= combine_tables(tables)
     rows = [[f"`{step['command']}`", f"{step['seconds'] / 60:.1f}"] for step in results.values()]
     total = sum(step["seconds"] for step in results.values()) / 60
     tables["steps"] = to_table(["benchmark", "minutes"], [*rows, ["together", f"{total:.0f}"]])
     return tables
+
+
+COMBINED = {"stability", "capacity", "resnet", "images", "explorer", "explorer, wide"}
 
 
 def find_tables(output: str) -> list[str]:

@@ -7,6 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
+from speed import print_environment
 from textbook import DATA
 
 import fashion_mnist_cnn as program
@@ -18,6 +20,7 @@ def main() -> None:
     )
     parser.add_argument("--figure", type=Path, help="write a PNG file")
     arguments = parser.parse_args()
+    print_environment(torch.device("cpu"))
     evidence = json.loads((DATA.parent / "assets/results.json").read_text())["evidence"]
     subset = program.load_fashion_mnist(DATA)[1].subset(slice(evidence["images"]))
     network = program.load_model(DATA.parent / "models/ResNet_model.pth")

@@ -167,7 +167,9 @@ def run_program(command: list[str]) -> tuple[float, float]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _, _, usage = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{' '.join(command)} failed")
     return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
 
 

@@ -34,13 +34,15 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class End:
-    """Where a run is sent a signal: in this training step, at this line or writing of the file."""
+    """When a run is sent a signal.
+
+    In this training step, before this line, or during this write of the checkpoint.
+    """
 
     signal: int
     step: int = 0
     line: str = ""
-    line_number: int = 1  # of those that begin so
-    writing: int = 0
+    write: int = 0
 
 
 class Output(io.TextIOWrapper):
@@ -49,11 +51,12 @@ class Output(io.TextIOWrapper):
     def __init__(self, path: Path, end: End) -> None:
         super().__init__(path.open("wb", buffering=0), write_through=True)
         self.end = end
-        self.lines = count(1)
+        self.is_sent = False
 
     def write(self, text: str) -> int:
         is_line = bool(self.end.line) and text.strip().startswith(self.end.line)
-        if is_line and next(self.lines) == self.end.line_number:
+        if is_line and not self.is_sent:
+            self.is_sent = True
             os.kill(os.getpid(), self.end.signal)
         return super().write(text)
 
@@ -65,11 +68,11 @@ def run_program(folder: Path, arguments: tuple[str, ...], end: End) -> None:
     train_set, test_set = program.load_fashion_mnist(REPOSITORY / "data_1")
     sets = train_set.subset(slice(2000)), test_set.subset(slice(200))
     program.load_fashion_mnist = lambda _: sets
-    replace, writings = os.replace, count(1)
+    replace, writes = os.replace, count(1)
     to_float, steps = program.to_float, count(1)
 
     def end_while_replacing(source: Path, target: Path) -> None:
-        if Path(target).name == "checkpoint.pth" and next(writings) == end.writing:
+        if Path(target).name == "checkpoint.pth" and next(writes) == end.write:
             source.write_bytes(source.read_bytes()[:1000])
             os.kill(os.getpid(), end.signal)
         replace(source, target)
@@ -167,19 +170,19 @@ def test_a_run_killed_at_ten_moments_goes_on_to_the_same_bytes(start, without_fi
     assert epochs == [(step - 1) // 16 for step in steps]
 
 
-@pytest.mark.parametrize("writing", [1, 2, 5])
+@pytest.mark.parametrize("write", [1, 2, 5])
 def test_a_run_killed_while_it_writes_a_checkpoint_goes_on(
-    start, without_figures, tmp_path, writing: int
+    start, without_figures, tmp_path, write: int
 ):
     folder = tmp_path / "run"
-    end = End(signal.SIGKILL, writing=writing)
+    end = End(signal.SIGKILL, write=write)
     assert start(folder, "--no-plots", end=end) == -signal.SIGKILL
-    assert (folder / CHECKPOINT).exists() == (writing > 1)
-    resume = ["--resume"] if writing > 1 else []
+    assert (folder / CHECKPOINT).exists() == (write > 1)
+    resume = ["--resume"] if write > 1 else []
     assert start(folder, "--no-plots", *resume) == 0
     assert_same(folder, without_figures, MODELS)
     printed = (folder / "output").read_text()
-    assert printed.count("  epoch ") == 6 - (writing - 1)
+    assert printed.count("  epoch ") == 6 - (write - 1)
 
 
 MOMENTS = {  # when Ctrl-C is pressed, and how many epochs are left
@@ -211,7 +214,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(start, undisturbed, tm
 
 def test_a_second_ctrl_c_ends_the_run_at_once(start, tmp_path):
     """The first comes in the third epoch, the second while the checkpoint is written."""
-    end = End(signal.SIGINT, step=2 * 16 + 1, writing=1)
+    end = End(signal.SIGINT, step=2 * 16 + 1, write=1)
     interval = ("--checkpoint-interval", "1000")
     assert start(tmp_path, "--no-plots", *interval, end=end) == 130
     assert (tmp_path / "output").read_text().endswith("\nfashion_mnist_cnn.py: interrupted\n")

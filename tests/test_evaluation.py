@@ -95,10 +95,34 @@ def test_the_feature_maps_of_an_averaging_resnet_are_those_of_the_image_alone():
     network = program.ResNet(hidden_units=2, mirror_averaging=True)
     averaging = program.compute_feature_maps(network, images)
     dead = program.find_dead_channels(network, images)
-    network.mirror_averaging = False
+    network.mirror_averaging = None
     alone = program.compute_feature_maps(network, images)
     assert len(averaging) == len(alone) == len(dead) == 10
     assert all(torch.equal(*maps) for maps in zip(averaging, alone, strict=True))
+
+
+@pytest.mark.parametrize("name", ["ResNet_model.pth", "clothing/ResNet_model.pth"])
+def test_the_committed_resnets_average_over_the_mirror_image(name: str):
+    assert program.load_model(MODEL.parent / name).mirror_averaging is not None
+
+
+class OneReLU(torch.nn.Module):
+    """Uses one ReLU after both of its convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 2, 3)
+        self.second = torch.nn.Conv2d(2, 3, 3)
+        self.relu = torch.nn.ReLU()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.second(self.relu(self.first(images)))).amax(dim=(2, 3))
+
+
+def test_a_relu_used_twice_gives_two_feature_maps():
+    images = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
+    feature_maps = program.compute_feature_maps(OneReLU(), images)
+    assert [tuple(maps.shape) for maps in feature_maps] == [(4, 2, 6, 6), (4, 3, 4, 4)]
 
 
 class BrightestColumn(torch.nn.Module):

@@ -68,7 +68,7 @@ def test_a_mirror_averaging_resnet_gives_an_image_and_its_mirror_image_the_same_
         network.eval()
         logits = network(images)
         assert torch.allclose(network(images.flip(3)), logits, rtol=0, atol=1e-6)
-        network.mirror_averaging = False
+        network.mirror_averaging = None
         mean = (network(images) + network(images.flip(3))) / 2
         assert torch.allclose(logits, mean, rtol=0, atol=1e-6)
         assert not torch.allclose(network(images), logits, atol=1e-3)

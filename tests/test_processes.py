@@ -92,9 +92,8 @@ def lamps(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("network", ["tinyvgg", "resnet"])
 def test_two_processes_train_one_network_each_on_half_of_the_images(lamps: Path, network: str):
-    result = run_processes(
-        lamps, 2, *QUICK, "--networks", network
-    )  # mirrored, as colour images are
+    # In colour, so that they are mirrored.
+    result = run_processes(lamps, 2, *QUICK, "--networks", network)
     assert result.returncode == 0, result.stderr
     (first, labels, tested), (second, other_labels, other_tested) = (
         torch.load(lamps / f"rank{k}.pth") for k in (0, 1)
@@ -179,7 +178,8 @@ def test_on_cuda_nothing_is_on_another_device_and_nothing_waits(key: str):
 
     A tensor elsewhere or an .item() raises.
     """
-    network = program.NETWORKS[key].build(program.NetworkSizes(1, 28, 10, 10))
+    sizes = program.NetworkSizes(1, 28, 10, 10, mirror_averaging=True)
+    network = program.NETWORKS[key].build(sizes)
     with FakeTensorMode():
         for module in network.modules():
             for tensors in (module._parameters, module._buffers):
