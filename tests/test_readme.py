@@ -30,7 +30,7 @@ def shown_tables(text: str) -> dict[str, str]:
 
 def columns_of(table: str) -> dict[str, list[str]]:
     names = [name.strip() for name in table.splitlines()[0].strip("|").split("|")]
-    return dict(zip(names, map(list, zip(*run_all.read_rows(table))), strict=True))
+    return dict(zip(names, map(list, zip(*run_all.read_rows(table), strict=True)), strict=True))
 
 
 def test_the_brief_table_takes_each_figure_from_its_benchmark():
