@@ -4,8 +4,8 @@ python benchmarks/run_all.py --clothing DIR   # about an hour; goes on where it 
 python benchmarks/run_all.py speed shifts     # rerun only these
 python benchmarks/run_all.py --tables         # run nothing, only write the tables
 
-What each printed is kept in benchmarks/results.json. DIR holds the photographs of clothes: train/
-and test/, in a folder named clothing. Without it the two benchmarks that need them are left out.
+What each printed is kept in benchmarks/results.json. DIR, a folder named clothing, holds the
+photographs of clothes: train/ and test/. Without it the two benchmarks that need them are left out.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def make_tables(results: dict[str, Any]) -> dict[str, str]:
     for name, step in results.items():
         for number, table in enumerate(find_tables(step["output"]), start=1):
             tables[name if number == 1 else f"{name} {number}"] = table
-    if tables.keys() >= COMBINED:
+    if tables.keys() >= set(COMBINED):
         tables |= combine_tables(tables)
     rows = [[f"`{step['command']}`", f"{step['seconds'] / 60:.1f}"] for step in results.values()]
     total = sum(step["seconds"] for step in results.values()) / 60
@@ -120,7 +120,7 @@ def make_tables(results: dict[str, Any]) -> dict[str, str]:
     return tables
 
 
-COMBINED = {"stability", "capacity", "resnet", "images", "explorer", "explorer, wide"}
+COMBINED = ("stability", "capacity", "resnet", "explorer", "explorer, wide")
 
 
 def find_tables(output: str) -> list[str]:
@@ -130,10 +130,7 @@ def find_tables(output: str) -> list[str]:
 
 def combine_tables(tables: dict[str, str]) -> dict[str, str]:
     """Return the tables that stand together from several benchmarks."""
-    stability, capacity, resnet, images, page, wide = (
-        read_rows(tables[name])
-        for name in ("stability", "capacity", "resnet", "images", "explorer", "explorer, wide")
-    )
+    stability, capacity, resnet, page, wide = (read_rows(tables[name]) for name in COMBINED)
     ours = [row for row in stability if row[1] == "ours"]
     seeds = ours[0][-1].split()[-1]
     default = read_rows(tables["results"])
@@ -148,10 +145,6 @@ def combine_tables(tables: dict[str, str]) -> dict[str, str]:
     explorer = [[*row, other[1]] for row, other in zip(page, wide, strict=True)]
     return {
         "brief": to_table(["network", "parameters", "epochs", "test accuracy"], brief),
-        "images, some": to_table(
-            ["10,000 test images", "TinyVGG", "ResNet"],
-            [row for row in images if "on white" not in row[0] and "on grey" not in row[0]],
-        ),
         "explorer": to_table(["", "default run", "64 hidden units"], explorer),
     }
 

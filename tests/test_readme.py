@@ -44,9 +44,6 @@ def test_the_brief_table_takes_each_figure_from_its_benchmark():
     assert brief["ResNet, `--augment`"][3].startswith(
         columns_of(tables["resnet"])["test accuracy"][0]
     )
-    changed = run_all.read_rows(tables["images, some"])
-    assert [row[0] for row in changed][:2] == ["as they are", "mirrored"] and len(changed) == 4
-    assert all(row in run_all.read_rows(tables["images"]) for row in changed)
 
 
 def test_no_figure_is_still_missing():
@@ -57,7 +54,7 @@ def test_no_figure_is_still_missing():
 def test_every_table_is_what_was_measured(text: str):
     tables = run_all.make_tables(MEASURED)
     shown = shown_tables(text)
-    assert len(shown) == text.count("<!-- /") >= 5
+    assert len(shown) == text.count("<!-- /") >= 4
     for name in shown.keys() - {"environment"}:
         assert shown[name] == tables[name], name
 
