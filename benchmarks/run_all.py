@@ -65,7 +65,7 @@ def main() -> None:
         save(results)
         results[name] = run_step(command, arguments.clothing)
         save(results)
-    write_tables(results)
+    write_tables(json.loads(RESULTS.read_text()))
 
 
 def save(results: dict[str, Any]) -> None:

@@ -87,7 +87,8 @@ def test_the_tables_of_the_committed_run_are_those_of_its_results():
     shifts = run_all.read_rows(shown_tables(TABLES)["shifts"])
     for name, accuracies in REPORT["evidence"]["shift_accuracy"].items():
         assert [name, *(f"{accuracy:.1%}" for accuracy in accuracies)] in shifts
-    assert sum(map(len, REPORT["evidence"]["dead_channels"])) == 1 and "one of forty" in README
+    words = " ".join(README.split())
+    assert sum(map(len, REPORT["evidence"]["dead_channels"])) == 1 and "one of forty" in words
 
 
 @pytest.mark.parametrize("name", exercises.EDITS.keys() - {"as it is"})
