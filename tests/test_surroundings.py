@@ -107,7 +107,7 @@ def test_the_readmes_cells_run_in_a_notebook(tmp_path: Path, monkeypatch):
     """All but the one that clones: the program stands here already."""
     section = README.split("### In a notebook")[1].split("\n## ")[0]
     clone, *cells = re.findall(r"```\n(.*?)```", section, re.DOTALL)
-    assert "git clone" in clone and len(cells) == 3
+    assert "git clone" in clone and len(cells) == 2
     shutil.copy(SCRIPT, tmp_path)
     (tmp_path / "data_1").symlink_to(REPOSITORY / "data_1")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -115,10 +115,10 @@ def test_the_readmes_cells_run_in_a_notebook(tmp_path: Path, monkeypatch):
     nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": tmp_path}}
     ).execute()
-    run, figure, own = (cell.outputs for cell in notebook.cells)
+    (*run, figure), own = (cell.outputs for cell in notebook.cells)
     printed = "".join(output.text for output in run)
     assert "assets/learning_curves.png" in printed and "Warning" not in printed
-    assert figure[0].data["image/png"]
+    assert figure.data["image/png"]
     texts = {
         name: "".join(output.text for output in own if output.name == name)
         for name in ("stdout", "stderr")
