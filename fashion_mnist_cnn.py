@@ -259,10 +259,13 @@ class ResNet(Network):
         return Residual(cls.conv_block(channels, channels), cls.conv_block(channels, channels))
 
     def forward(self, images: Tensor) -> Tensor:
-        is_averaged = self.mirror_averaging is not None and not self.training
-        views = torch.cat([images, images.flip(3)]) if is_averaged else images
-        logits = self.classifier(self.features(views).amax(dim=(2, 3)))
-        return logits.unflatten(0, (2, len(images))).mean(dim=0) if is_averaged else logits
+        if self.training or self.mirror_averaging is None:
+            return self.compute_logits(images)
+        logits, mirror_logits = self.compute_logits(torch.cat([images, images.flip(3)])).chunk(2)
+        return (logits + mirror_logits) / 2
+
+    def compute_logits(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(images).amax(dim=(2, 3)))
 
     @classmethod
     def build(cls, sizes: NetworkSizes) -> "ResNet":
