@@ -1188,7 +1188,10 @@ class Checkpoint:
             names = {"conditions", "environment", "states"}
             if not (isinstance(content, dict) and content.keys() == names):
                 raise ValueError("this program did not write it")
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            hint = "the run may have ended, or come to no checkpoint"
+            raise UserError(f"{self.path} cannot be read: {error.strerror}; {hint}") from error
+        except ValueError as error:
             raise UserError(f"{self.path} is no checkpoint to go on from: {error}") from error
         conditions = content["conditions"]
         others = [name for name in conditions if conditions[name] != self.conditions.get(name)]
@@ -1545,7 +1548,7 @@ def write_explorer(
             data["networks"][name]["confusion"] = run.metrics.confusion_matrix.tolist()
             data["networks"][name]["predictions"] = predictions.tolist()
             # For the page to see whether it computes what this network does.
-            data["networks"][name]["logits"] = run.test_logits[typical].tolist()
+            data["networks"][name]["logits"] = run.test_logits[typical[:10]].tolist()
         else:
             macs = 225 * count_macs(run.network, sample.images[:1])  # for one image
             count = max(1, min(10, len(typical), 60_000_000_000 // macs))  # a few seconds
@@ -2138,8 +2141,8 @@ class Experiment:
         _, in_channels, _, image_size = self.train_set.images.shape
         hidden_units = self.settings.hidden_units or kind.default_hidden_units
         num_classes = len(self.train_set.class_names)
-        augment = self.plan.augment
-        is_mirrored = isinstance(augment, Augmentation) and augment.mirror
+        how = self.plan.augment
+        is_mirrored = isinstance(how, Augmentation) and how.mirror
         return NetworkSizes(in_channels, image_size, hidden_units, num_classes, is_mirrored)
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from textbook import DATA, build_textbook_model, train_textbook
@@ -83,6 +84,9 @@ def main() -> None:
         for epochs in (1, 3):
             seconds = train_ours(kind, 0, epochs, *sets)[-1].training_seconds
             print_time(kind, "ours", epochs, seconds, textbook_seconds)
+        with patch.object(program, "training_precision", lambda device: torch.float32):
+            seconds = train_ours(kind, 0, 3, *sets)[-1].training_seconds
+        print_time(kind, "ours in float32", 3, seconds, textbook_seconds)
     print_whole_programs()
 
 
@@ -106,7 +110,7 @@ def train_ours(
     plan = program.plan_training(program.Settings(), train_set)
     torch.manual_seed(seed)
     return program.train(
-        kind().to(train_set.images.device),
+        kind(),
         train_set,
         test_set,
         epochs=epochs,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision.transforms import ToTensor
 
@@ -23,10 +23,10 @@ DATA = Path(__file__).parent.parent / "data_1"
 BATCH_SIZE, LEARNING_RATE, EPOCHS = 32, 0.1, 3
 
 
-def build_textbook_model(kind: type[nn.Module], seed: int, hidden_units: int = 10) -> nn.Module:
+def build_textbook_model(kind: type[nn.Module], seed: int) -> nn.Module:
     """Return an MLP or TinyVGG with PyTorch's own initialization and plain memory layout."""
     torch.manual_seed(seed)
-    model = kind(hidden_units=hidden_units).to(memory_format=torch.contiguous_format)
+    model = kind().to(memory_format=torch.contiguous_format)
     torch.manual_seed(seed)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -34,21 +34,18 @@ def build_textbook_model(kind: type[nn.Module], seed: int, hidden_units: int = 1
     return model
 
 
-def train_textbook(
-    model: nn.Module, epochs: int = EPOCHS, device: str = "cpu", images: int = 60_000
-) -> float:
+def train_textbook(model: nn.Module, epochs: int = EPOCHS) -> float:
     """Train model as tutorials do; return the seconds spent in the training loop."""
     train_data = datasets.FashionMNIST(DATA, train=True, transform=ToTensor(), download=True)
-    train_data = Subset(train_data, range(images))
     loader = DataLoader(train_data, batch_size=BATCH_SIZE, shuffle=True)
     loss_function = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    model.to(device).train()
+    model.train()
     start = time.perf_counter()
     for _ in range(epochs):
         total = 0.0
         for batch, labels in loader:
-            loss = loss_function(model(batch.to(device)), labels.to(device))
+            loss = loss_function(model(batch), labels)
             total += loss.item()
             optimizer.zero_grad()
             loss.backward()
