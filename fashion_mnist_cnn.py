@@ -2540,7 +2540,7 @@ def print_error(message: str) -> None:
 
 def join_processes(device: str) -> None:
     """Join the processes that torchrun started; the first one speaks for all."""
-    if device == "cuda":  # has not run: no machine with several GPUs was at hand
+    if device == "cuda":  # has run with one GPU only: no machine with several was at hand
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, processes = next(rendezvous("env://"))
     # After a restart torchrun's store still has the addresses of the processes that were ended.
