@@ -14,6 +14,8 @@ from speed import print_environment
 from textbook import DATA
 
 import fashion_mnist_cnn as program
+from fashion_mnist_extras.analysis import measure_shifts
+from fashion_mnist_extras.augmentation import Augmentation
 
 
 def main() -> None:
@@ -28,7 +30,6 @@ def main() -> None:
     arguments = parser.parse_args()
     print_environment(torch.device("cpu"))
     train_set, test_set = program.load_fashion_mnist(DATA)
-    plan = program.plan_training(program.Settings(), train_set)
     print(f"{arguments.epochs} epochs, seed {arguments.seed}; seconds: the fastest epoch\n")
     print(
         "| hidden units | parameters | augmented | training accuracy | test accuracy "
@@ -44,12 +45,14 @@ def main() -> None:
                 train_set,
                 test_set,
                 epochs=arguments.epochs,
-                batch_size=plan.batch_size,
+                batch_size=program.Recipe().batch_size,
                 learning_rate=program.peak_learning_rate(program.TinyVGG, hidden_units, "adam"),
                 seed=arguments.seed,
-                augmented=augmented,
+                augment=Augmentation() if augmented else None,
             )
-            shifted = program.measure_shifts(network, test_set, max_shift=4)
+            shifted = measure_shifts(
+                network, test_set.images, test_set.labels, program.predict_logits, max_shift=4
+            )
             print(
                 f"| {hidden_units} | {program.count_parameters(network):,} "
                 f"| {'yes' if augmented else 'no'} | {history[-1].train_accuracy:.2%} "

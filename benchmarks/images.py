@@ -24,6 +24,8 @@ from speed import print_environment, train_ours
 from textbook import DATA
 
 import fashion_mnist_cnn as program
+from fashion_mnist_extras.image_files import prepare_garment
+from fashion_mnist_extras.prediction import prepare_image, read_metadata
 
 
 def main() -> None:
@@ -63,7 +65,7 @@ def print_photographs(test_set: program.ImageSet) -> None:
     variants["rotated by up to 15 degrees, scaled by 0.8 to 1"] = rotate_and_scale(test_set.images)
     for background in PLACES:
         photographs = (make_photograph(image, rng, background) for image in test_set.images)
-        prepared = torch.stack([program.prepare_garment(photograph) for photograph in photographs])
+        prepared = torch.stack([prepare_garment(photograph) for photograph in photographs])
         variants[f"as photographs {PLACES[background]}"] = prepared
     networks = [
         program.load_model(DATA.parent / "models" / name)
@@ -101,7 +103,8 @@ def print_clothing(folder: Path) -> None:
     print("\n| network | photographs | right |\n|---|---|---|")
     for path in (models / "clothing/ResNet_model.pth", models / "ResNet_model.pth"):
         network = program.load_model(path)
-        metadata = program.read_metadata(path, network)
+        config = type(network).read_config(network.state_dict())
+        metadata = read_metadata(path, network, vars(config), print)
         correct = []
         for class_folder in sorted(folder.iterdir()):
             accepted = (
@@ -111,7 +114,7 @@ def print_clothing(folder: Path) -> None:
             )
             if accepted:
                 for photograph in sorted(class_folder.iterdir()):
-                    image, _ = program.prepare_image(str(photograph), metadata)
+                    image, _ = prepare_image(str(photograph), metadata)
                     label = program.predict_logits(network, image[None]).argmax().item()
                     correct.append(metadata.classes[label] in accepted)
         print(f"| `{path.relative_to(DATA.parent)}` | {len(correct)} | {mean(correct):.1%} |")
@@ -158,7 +161,8 @@ def make_photograph(
 def print_digits(folder: Path) -> None:
     digits, labels = mnist_data()
     write_images(folder, torch.from_numpy(digits.reshape(-1, 28, 28)).byte(), labels.tolist())
-    train_set, test_set = program.load_image_folder(folder, None, seed=42)
+    dataset = program.load_image_folder(folder, None, seed=42)
+    train_set, test_set = dataset.train_set, dataset.test_set
     accuracies = [
         train_ours(program.TinyVGG, 42, epochs, train_set, test_set)[-1].test_accuracy
         for epochs in (3, 10)
@@ -175,7 +179,8 @@ def print_fashion_mnist(folder: Path, built_in: tuple[program.ImageSet, program.
     start = time.perf_counter()
     from_files = program.load_image_folder(folder, None, seed=0)
     print(f"70,000 PNG files read in {time.perf_counter() - start:.1f} s")
-    for read, known in zip(from_files, built_in, strict=True):
+    sets = from_files.train_set, from_files.test_set
+    for read, known in zip(sets, built_in, strict=True):
         same = sorted(map(bytes, read.images.numpy())) == sorted(map(bytes, known.images.numpy()))
         print(
             f"{len(read):,} images and labels {'are' if same else 'ARE NOT'} "

@@ -23,6 +23,7 @@ from speed import print_environment
 from textbook import DATA
 
 import fashion_mnist_cnn as program
+from fashion_mnist_extras.augmentation import Augmentation
 
 REPOSITORY = Path(program.__file__).parent
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -79,7 +80,7 @@ def print_held_out(seeds: Iterable[int]) -> None:
             batch_size=128,
             learning_rate=program.peak_learning_rate(program.ResNet, 16, "adam"),
             seed=seed,
-            augmented=True,
+            augment=Augmentation(),
         )
         network.mirror_averaging = None
         accuracies = [history[-1].test_accuracy, program.evaluate(network, held_out).accuracy]

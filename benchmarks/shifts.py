@@ -12,6 +12,7 @@ from speed import print_environment
 from textbook import DATA
 
 import fashion_mnist_cnn as program
+from fashion_mnist_extras.analysis import measure_shifts
 
 
 def main() -> None:
@@ -24,7 +25,10 @@ def main() -> None:
     evidence = json.loads((DATA.parent / "assets/results.json").read_text())["evidence"]
     subset = program.load_fashion_mnist(DATA)[1].subset(slice(evidence["images"]))
     network = program.load_model(DATA.parent / "models/ResNet_model.pth")
-    accuracies = evidence["shift_accuracy"] | {"ResNet": program.measure_shifts(network, subset)}
+    accuracies = evidence["shift_accuracy"]
+    accuracies["ResNet"] = measure_shifts(
+        network, subset.images, subset.labels, program.predict_logits
+    )
     print("| shift (pixels) |" + "".join(f" {pixels} |" for pixels in range(7)))
     print("|---|" + "---|" * 7)
     for name, of_shifts in accuracies.items():

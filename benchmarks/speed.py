@@ -107,14 +107,13 @@ def train_ours(
     test_set: program.ImageSet,
 ) -> list[program.Record]:
     """Train a network by our default recipe; return its learning curves."""
-    plan = program.plan_training(program.Settings(), train_set)
     torch.manual_seed(seed)
     return program.train(
         kind(),
         train_set,
         test_set,
         epochs=epochs,
-        batch_size=plan.batch_size,
+        batch_size=program.Recipe().batch_size,
         learning_rate=program.OPTIMIZERS["adam"].learning_rate,
         seed=seed,
     )

@@ -1,5 +1,10 @@
+import io
+import multiprocessing
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -33,6 +38,14 @@ def small_sets(fashion_mnist) -> tuple[program.ImageSet, program.ImageSet]:
 
 
 @pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch, small_sets) -> Path:
+    """The program runs in an empty folder, on 2,000 images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program, "load_fashion_mnist", lambda root: small_sets)
+    return tmp_path
+
+
+@pytest.fixture
 def random_set() -> program.ImageSet:
     """203 images of noise in four classes: enough for a few steps and an incomplete last batch."""
     generator = torch.Generator().manual_seed(0)
@@ -57,7 +70,7 @@ def data_dir(tmp_path: Path, offline: None) -> Path:
     return tmp_path / "data"
 
 
-def make_run(
+def make_result(
     network: program.Network | None = None,
     accuracy: float = 0.9,
     seconds: float = 2.0,
@@ -77,7 +90,7 @@ def make_run(
         history = [program.Record(1, 0.5, 0.8, 0.5, accuracy, seconds)]
     return program.TrainedNetwork(
         network=network or program.MLP(),
-        sizes=program.NetworkSizes(1, 28, 10, 10),
+        config=program.NetworkConfig(1, 28, 10, 10),
         optimizer=optimizer,
         learning_rate=0.02,
         seed=0,
@@ -87,9 +100,107 @@ def make_run(
     )
 
 
+def load_folder(
+    folder: Path, image_size: int | None = None, seed: int = 0
+) -> tuple[program.ImageSet, program.ImageSet]:
+    """The training set and the test set of a folder of images, read as the program reads them."""
+    dataset = program.load_image_folder(folder, image_size, seed)
+    return dataset.train_set, dataset.test_set
+
+
+def is_one_line(text: str) -> bool:
+    return (
+        text.startswith("fashion_mnist_cnn.py: ") and text.count("\n") == 1 and text.endswith("\n")
+    )
+
+
 def save_lamps(folder: Path, count: int) -> None:
     """Save count images of 40 x 30 pixels, in turn red and blue."""
     for number in range(count):
         name, color = [("red", (150 + number, 0, 0)), ("blue", (0, 0, 150 + number))][number % 2]
         (folder / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), color).save(folder / name / f"{number}.png")
+
+
+def shrink(image_set: program.ImageSet, count: int) -> program.ImageSet:
+    """Every second pixel of the first count images: 14 x 14 are trained on in no time."""
+    first = image_set.subset(slice(count))
+    images = first.images[:, :, ::2, ::2].contiguous()
+    return program.ImageSet(images, first.labels, first.class_names)
+
+
+def to_bytes(content: object) -> bytes:
+    """What torch.save writes."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+# ---- Processes -----------------------------------------------------------------------------------
+Fork = Callable[..., BaseProcess]
+PRELOADED = (
+    *("conftest", "fashion_mnist_cnn", "fashion_mnist_extras.analysis"),
+    *("fashion_mnist_extras.checkpoints", "fashion_mnist_extras.explorer"),
+    *("fashion_mnist_extras.image_folders", "fashion_mnist_extras.processes"),
+    *("matplotlib.backends.backend_agg", "matplotlib.figure", "mlxtend.plotting", "torchmetrics"),
+    *("torch._dynamo", "torch.distributed.launcher.api"),  # the first step of an optimizer loads it
+)
+
+
+@pytest.fixture(scope="session")
+def fork() -> Iterator[Fork]:
+    """Calls a function in a process of its own, on one thread, and does not wait for its end.
+
+    The process is a fork of one that has loaded torch and the rest: that saves seconds each time.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    with pytest.MonkeyPatch.context() as patch:
+        folders = [REPOSITORY, REPOSITORY / "tests", REPOSITORY / "benchmarks"]
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+    processes = []
+
+    def fork(function: Callable[..., object], *arguments: object) -> BaseProcess:
+        process = context.Process(target=function, args=arguments)
+        process.start()
+        processes.append(process)
+        return process
+
+    yield fork
+    for process in processes:
+        process.kill()  # if a test that failed has not waited for it: pytest would
+
+
+def wait(process: BaseProcess) -> int | None:
+    """Return the exit code, or None for a process that does not end."""
+    process.join(timeout=120)
+    return process.exitcode
+
+
+def redirect(descriptor: int, path: Path) -> None:
+    """Let a file descriptor of this process be a file, as `1>path` does in a shell."""
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(opened, descriptor)
+    os.close(opened)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests run beside each other: several threads each would wait for the others' processors."""
+    torch.set_num_threads(1)
+
+
+def save_image(
+    path: Path, mode: str = "L", size: tuple[int, int] = (28, 28), color: object = 0
+) -> Path:
+    """Save an image of one colour, in a folder that is made if need be, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color).save(path)
+    return path
+
+
+def brightnesses(image_set: program.ImageSet) -> list[int]:
+    """The first value of each image: all there is to know of those of one grey."""
+    return image_set.images[:, 0, 0, 0].tolist()

@@ -2,14 +2,15 @@
 
 import io
 import json
-import multiprocessing
 import os
+import pickle
 import re
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import count
@@ -21,7 +22,9 @@ import torch
 from test_processes import QUICK, lamps, run_processes  # noqa: F401 (lamps is a fixture)
 
 import fashion_mnist_cnn as program
-from conftest import MODEL, REPOSITORY
+from conftest import MODEL, Fork, shrink, to_bytes, wait
+from fashion_mnist_extras.augmentation import Augmentation
+from fashion_mnist_extras.checkpoints import DECISIVE_SETTINGS, Checkpoint
 
 CHECKPOINT = "models/checkpoint.pth"
 MODELS = ("models/CNN_model.pth", "models/MLP_model.pth", "models/CNN_model.json")
@@ -61,13 +64,11 @@ class Output(io.TextIOWrapper):
         return super().write(text)
 
 
-def run_program(folder: Path, arguments: tuple[str, ...], end: End) -> None:
-    """Train on 2,000 images, 16 steps an epoch, 200 to test."""
+def run_program(folder: Path, sets: bytes, arguments: tuple[str, ...], end: End) -> None:
+    """Train in folder on pickled image sets, 16 steps an epoch."""
     os.chdir(folder)
-    torch.set_num_threads(1)
-    train_set, test_set = program.load_fashion_mnist(REPOSITORY / "data_1")
-    sets = train_set.subset(slice(2000)), test_set.subset(slice(200))
-    program.load_fashion_mnist = lambda _: sets
+    unpickled = pickle.loads(sets)
+    program.load_fashion_mnist = lambda _: unpickled
     replace, writes = os.replace, count(1)
     to_float, steps = program.to_float, count(1)
 
@@ -86,7 +87,8 @@ def run_program(folder: Path, arguments: tuple[str, ...], end: End) -> None:
     program.to_float = end_in_step
     output = Output(Path("output"), end)
     with redirect_stdout(output), redirect_stderr(output):
-        code = program.main(["--epochs", "3", "--checkpoint-interval", "0", *arguments])
+        options = ["--epochs", "3", "--batch-size", "16", "--checkpoint-interval", "0"]
+        code = program.main([*options, *arguments])
     sys.exit(code)
 
 
@@ -95,27 +97,19 @@ Start = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def begin() -> Begin:
-    """Return what starts the program in a fork of one process that has loaded torch.
+def begin(fork: Fork, fashion_mnist) -> Begin:
+    """Return what starts the program in a process of its own, without waiting for the run.
 
-    That saves the imports. It returns without waiting for the run.
+    It trains on 250 images of 14 x 14 pixels, and tests on 64.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fashion_mnist_cnn", "torchmetrics", "mlxtend.plotting"])
+    train_set, test_set = fashion_mnist
+    sets = pickle.dumps((shrink(train_set, 250), shrink(test_set, 64)))
 
     def begin(folder: Path, *arguments: str, end: End = End(0)) -> BaseProcess:
         folder.mkdir(exist_ok=True)
-        process = context.Process(target=run_program, args=(folder, arguments, end))
-        process.start()
-        return process
+        return fork(run_program, folder, sets, arguments, end)
 
     return begin
-
-
-def wait(process: BaseProcess) -> int | None:
-    """Return the exit code."""
-    process.join(timeout=300)
-    return process.exitcode
 
 
 @pytest.fixture(scope="module")
@@ -258,35 +252,39 @@ def test_a_resnet_with_augmentation_goes_on_to_the_same_bytes(start, tmp_path):
     assert_same(killed, whole, ("models/ResNet_model.pth", "models/ResNet_model.json"))
 
 
-def test_torchrun_goes_on_by_itself_when_a_process_is_killed(lamps):  # noqa: F811
+def test_torchrun_goes_on_by_itself_when_a_process_is_killed(fork, lamps):  # noqa: F811
     options = (*QUICK, "--checkpoint-interval", "0", "--networks", "mlp", "resnet", "--augment")
-    torchrun = {"max_restarts": 2}
-    assert run_processes(lamps, 2, *options, **torchrun).returncode == 0
+    code, _, err = run_processes(fork, lamps, 2, *options, max_restarts=1)
+    assert code == 0, err
     names = ("MLP_model.pth", "ResNet_model.pth")
     expected = [(lamps / "models/lamps" / name).read_bytes() for name in names]
     report = json.loads((lamps / "assets/lamps/results.json").read_text())
     for name in names:
         (lamps / "models/lamps" / name).unlink()
-    result = run_processes(lamps, 2, *options, **torchrun, KILLED_IN="ResNet 4")
-    assert result.returncode == 0, result.stderr
+    code, out, err = run_processes(fork, lamps, 2, *options, max_restarts=1, killed_in="ResNet 4")
+    assert code == 0, err
     assert [(lamps / "models/lamps" / name).read_bytes() for name in names] == expected
     resumed = json.loads((lamps / "assets/lamps/results.json").read_text())
     assert report["resumed_from"] is None and resumed["resumed_from"] == resumed["environment"]
-    assert result.stdout.count("  epoch 10:") == 2 and result.stdout.count("  epoch 4:") == 2
+    assert out.count("  epoch 10:") == 2 and out.count("  epoch 4:") == 2
     assert not (lamps / "models/lamps/checkpoint.pth").exists()
 
 
 # From here on no process is needed.
 
 
+def small_images(fashion_mnist) -> tuple[program.ImageSet, program.ImageSet]:
+    return shrink(fashion_mnist[0], 500), shrink(fashion_mnist[1], 200)
+
+
 @pytest.fixture(scope="module")
 def interrupted_run(tmp_path_factory, fashion_mnist) -> Path:
     """A folder with the checkpoint of a run of which the MLP and an epoch of TinyVGG are done."""
     folder = tmp_path_factory.mktemp("interrupted")
-    sets = fashion_mnist[0].subset(slice(500)), fashion_mnist[1].subset(slice(200))
-    update, updates = program.Checkpoint.update, []
+    sets = small_images(fashion_mnist)
+    update, updates = Checkpoint.update, []
 
-    def update_or_interrupt(self: program.Checkpoint, *state: object) -> None:
+    def update_or_interrupt(self: Checkpoint, *state: object) -> None:
         update(self, *state)
         updates.append(state)
         if len(updates) == 3:
@@ -295,7 +293,7 @@ def interrupted_run(tmp_path_factory, fashion_mnist) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(program, "load_fashion_mnist", lambda _: sets)
-        patch.setattr(program.Checkpoint, "update", update_or_interrupt)
+        patch.setattr(Checkpoint, "update", update_or_interrupt)
         assert program.main(["--epochs", "2", "--no-plots"]) == 130
     return folder
 
@@ -303,7 +301,7 @@ def interrupted_run(tmp_path_factory, fashion_mnist) -> Path:
 @pytest.fixture
 def interrupted(tmp_path, monkeypatch, interrupted_run, fashion_mnist, capsys) -> Path:
     shutil.copytree(interrupted_run, tmp_path, dirs_exist_ok=True)
-    sets = fashion_mnist[0].subset(slice(500)), fashion_mnist[1].subset(slice(200))
+    sets = small_images(fashion_mnist)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(program, "load_fashion_mnist", lambda _: sets)
     capsys.readouterr()
@@ -361,24 +359,30 @@ def test_another_version_of_torch_may_go_on_and_is_named(interrupted, monkeypatc
     assert report["environment"]["torch"] == "9.8.7"
 
 
-def bad_checkpoints(content: bytes) -> dict[str, bytes]:
-    flipped = bytearray(content)
-    flipped[len(content) // 2] ^= 1
-    return {
-        "cut": content[: len(content) // 2],
-        "cut at its end": content[:-10],
-        "changed": bytes(flipped),
-        "empty": b"",
-        "text": b"hello",
-        "a network": MODEL.read_bytes(),
-        "a list": program.to_bytes([1, 2]),
-        "other keys": program.to_bytes({"conditions": {}, "states": {}}),
-    }
+def flip_bit(content: bytes) -> bytes:
+    """Change one bit of the largest tensor; elsewhere it might be one that nothing reads."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        values = max(map(archive.read, archive.namelist()), key=len)
+    changed = bytearray(content)
+    changed[content.index(values) + len(values) // 2] ^= 1
+    return bytes(changed)
 
 
-@pytest.mark.parametrize("kind", bad_checkpoints(bytes(100)))
+BAD_CHECKPOINTS = {
+    "cut": lambda content: content[: len(content) // 2],
+    "cut at its end": lambda content: content[:-10],
+    "changed": flip_bit,
+    "empty": lambda _: b"",
+    "text": lambda _: b"hello",
+    "a network": lambda _: MODEL.read_bytes(),
+    "a list": lambda _: to_bytes([1, 2]),
+    "other keys": lambda _: to_bytes({"conditions": {}, "states": {}}),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_CHECKPOINTS)
 def test_a_cut_or_foreign_checkpoint_is_refused(interrupted: Path, capsys, kind: str):
-    interrupted.write_bytes(bad_checkpoints(interrupted.read_bytes())[kind])
+    interrupted.write_bytes(BAD_CHECKPOINTS[kind](interrupted.read_bytes()))
     files = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 1
     out, err = capsys.readouterr()
@@ -387,9 +391,10 @@ def test_a_cut_or_foreign_checkpoint_is_refused(interrupted: Path, capsys, kind:
     assert files == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
-def test_resume_without_a_checkpoint_is_refused(tmp_path, monkeypatch, small_sets, capsys):
+def test_resume_without_a_checkpoint_is_refused(tmp_path, monkeypatch, fashion_mnist, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "load_fashion_mnist", lambda _: small_sets)
+    sets = small_images(fashion_mnist)
+    monkeypatch.setattr(program, "load_fashion_mnist", lambda _: sets)
     assert program.main(["--resume"]) == 1
     out, err = capsys.readouterr()
     assert out == "" and "No such file" in err and CHECKPOINT in err and err.count("\n") == 1
@@ -413,25 +418,36 @@ def test_a_checkpoint_is_not_used_unasked_nor_overwritten(interrupted: Path, cap
 def test_a_checkpoint_is_written_once_in_an_interval(tmp_path, monkeypatch):
     clock, writes = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(program, "write_files", lambda files: writes.append(clock[0]))
-    checkpoint = program.Checkpoint(tmp_path / "checkpoint.pth", 60, {}, {})
+    checkpoint = Checkpoint(
+        tmp_path / "checkpoint.pth",
+        interval=60,
+        settings=dict.fromkeys(DECISIVE_SETTINGS),
+        class_names=["a", "b"],
+        images=[torch.zeros(2, 1, 4, 4)],
+        environment={},
+        load=program.load_safely,
+        write=lambda contents: writes.append(clock[0]),
+        report=pytest.fail,
+        report_error=pytest.fail,
+    )
     for now in (10, 59, 60, 61, 119, 121, 200):
         clock[0] = now
         checkpoint.update("mlp", {"history": []})
     assert writes == [60, 121, 200]
-    assert program.Settings().checkpoint_interval == 60
+    assert program.parse_args([]).checkpoint_interval == 60
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
-    tmp_path, monkeypatch, small_sets, capsys
+    tmp_path, monkeypatch, fashion_mnist, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "load_fashion_mnist", lambda _: small_sets)
+    sets = small_images(fashion_mnist)
+    monkeypatch.setattr(program, "load_fashion_mnist", lambda _: sets)
     write_files = program.write_files
 
-    def write_all_but_checkpoints(contents: dict[Path, bytes]) -> None:
+    def write_all_but_checkpoints(contents: Mapping[Path, bytes]) -> None:
         if Path(CHECKPOINT) in contents:
-            raise program.UserError("cannot write it: No space left on device")
+            raise OSError("cannot write it: No space left on device")
         write_files(contents)
 
     monkeypatch.setattr(program, "write_files", write_all_but_checkpoints)
@@ -444,12 +460,12 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
 @pytest.mark.parametrize("optimizer", program.OPTIMIZERS)
 @pytest.mark.parametrize("learning_rate", [0.01, 1e30], ids=["learns", "diverges"])
 @pytest.mark.parametrize("key", program.NETWORKS)
-def test_training_goes_on_from_any_epoch(small_sets, key: str, learning_rate: float, optimizer):
-    train_set, test_set = (image_set.subset(slice(300)) for image_set in small_sets)
+def test_training_goes_on_from_any_epoch(fashion_mnist, key: str, learning_rate: float, optimizer):
+    train_set, test_set = (shrink(image_set, 300) for image_set in fashion_mnist)
 
     def train(**options: object) -> tuple[program.Network, list[program.Record]]:
         torch.manual_seed(3)
-        network = program.NETWORKS[key].build(program.NetworkSizes(1, 28, 4, 10))
+        network = program.NETWORKS[key].build(program.NetworkConfig(1, 14, 4, 10))
         history = program.train(
             network,
             train_set,
@@ -459,7 +475,7 @@ def test_training_goes_on_from_any_epoch(small_sets, key: str, learning_rate: fl
             learning_rate=learning_rate,
             seed=5,
             optimizer_name=optimizer,
-            augmented=True,
+            augment=Augmentation(),
             **options,
         )
         return network, history
@@ -474,9 +490,9 @@ def test_training_goes_on_from_any_epoch(small_sets, key: str, learning_rate: fl
     assert len(states) == (3 if learning_rate < 1 else 1)
     for state in states:
         tensors = {name: state[name] for name in ("network", "optimizer", "order_generator")}
-        before = program.to_bytes(tensors)
+        before = to_bytes(tensors)
         resumed, resumed_history = train(resume_from=state)
-        assert program.to_bytes(tensors) == before  # so that one can go on from it once more
+        assert to_bytes(tensors) == before  # so that one can go on from it once more
         assert [record.epoch for record in resumed_history] == [record.epoch for record in history]
         for name, weights in network.state_dict().items():
             assert weights.numpy().tobytes() == resumed.state_dict()[name].numpy().tobytes()

@@ -1,6 +1,6 @@
-"""assets/explorer.html in a real browser.
+"""The explorer page in a real browser.
 
-Skipped where there is none, unless REQUIRE_BROWSER is set.
+Without a browser its tests are skipped, or fail if REQUIRE_BROWSER is set.
 """
 
 import base64
@@ -13,41 +13,51 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import axe_core_python
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
-from torch import Tensor
+from selenium import webdriver
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+from torch import Tensor, nn
 
 import fashion_mnist_cnn as program
-from conftest import MODEL, REPOSITORY, save_lamps
+from conftest import MODEL, REPOSITORY, load_folder, save_lamps
+from fashion_mnist_extras.explorer import PAGE, Explored, add_snapshot, build_page
+from fashion_mnist_extras.prediction import ModelMetadata, prepare_image
 
-PAGE = REPOSITORY / "assets/explorer.html"
+pytestmark = pytest.mark.xdist_group("browser")  # one process trains, builds the page and opens it
+
+BROWSER = shutil.which("chromium")
+DRIVER = shutil.which("chromedriver")
 MINUS = "\N{MINUS SIGN}"
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if not (BROWSER and DRIVER) and not os.environ.get("REQUIRE_BROWSER"):
-    pytest.skip("chromium and chromedriver are not installed", allow_module_level=True)
-
-import axe_core_python  # noqa: E402
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver import ActionChains, Keys  # noqa: E402
-from selenium.webdriver.common.actions.action_builder import ActionBuilder  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 
 class Explorer:
     """The page, opened, and what a visitor does with it."""
 
-    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
+    counter = itertools.count()
+
+    def __init__(self, driver: webdriver.Chrome, folder: Path) -> None:
         self.driver = driver
-        driver.get(url)
+        self.folder = folder
+        self.open()
+
+    def open(self) -> None:
+        """Open the page under an address of its own: reloaded, it would be as it was left."""
+        address = (self.folder / PAGE.name).as_uri()
+        self.driver.get(f"{address}?{next(Explorer.counter)}")
 
     def run(self, script: str, *arguments: object) -> object:
         return self.driver.execute_script(script, *arguments)
@@ -123,7 +133,7 @@ class Explorer:
             {"name": name.replace("_", "-"), "value": value} for name, value in media.items()
         ]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        self.driver.refresh()
+        self.open()
 
     @property
     def image(self) -> Tensor:
@@ -139,6 +149,11 @@ class Explorer:
         values = [float(text) for text in re.findall(r"([\d.]+) %", self.text("classes"))]
         return {name: values[k :: len(names)] for k, name in enumerate(names)}
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the page was given."""
+        return read_data(self.folder)
+
     def result(self) -> list[float]:
         """The numbers in the result that the panel gives."""
         sentence = self.text("why-result").replace(MINUS, "-")
@@ -151,23 +166,26 @@ class Explorer:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    WebDriverWait(None, 20, poll_frequency=0.05).until(lambda _: condition())
+    WebDriverWait(None, 20, poll_frequency=0.02).until(lambda _: condition())
 
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[webdriver.Chrome]:
+    if not (BROWSER and DRIVER):
+        end = pytest.fail if os.environ.get("REQUIRE_BROWSER") else pytest.skip
+        end("chromium and chromedriver are not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    quiet = (
-        "--disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync"
-    )
     for argument in (
         "--headless=new",
         "--no-sandbox",
         "--disable-gpu",
         "--window-size=1400,1600",
-        *quiet.split(),
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -177,57 +195,90 @@ def driver() -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A network, its learning curves, and what the page is given of it."""
+
+    name: str
+    network: nn.Module
+    history: list[program.Record]
+    explored: Explored
+
+
 def train_little(
-    network: program.Network, sets: Sequence[program.ImageSet]
-) -> program.TrainedNetwork:
-    """A network trained for two epochs, with all that the page is given."""
-    train_set, test_set = sets
+    network: nn.Module,
+    train_set: program.ImageSet,
+    test_set: program.ImageSet,
+    name: str | None = None,
+) -> Trained:
+    """Train the network for two epochs; its name is that of its class if none is given."""
     snapshots: list[dict[str, Any]] = []
-    program.add_snapshot(snapshots, network, 0, None)
+    add_snapshot(snapshots, network, 0, None)
 
     def after_evaluation(state: program.TrainingState) -> None:
         record = state.history[-1]
-        program.add_snapshot(snapshots, network, record.epoch, record.test_accuracy)
+        add_snapshot(snapshots, network, record.epoch, record.test_accuracy)
 
     history = program.train(
         network,
         train_set,
-        test_set,
+        test_set.subset(slice(50)),  # its twenty evaluations would take longer than training
         epochs=2,
         batch_size=50,
         learning_rate=0.01,
         seed=0,
         after_evaluation=after_evaluation,
     )
-    _, sizes = program.recognize_network(network.state_dict())
     logits = program.predict_logits(network, test_set.images)
-    return program.TrainedNetwork(
-        network, sizes, "Adam", 0.01, 0, history, logits, test_set.labels, snapshots
+    explored = Explored(
+        network=network,
+        test_logits=logits,
+        confusion_matrix=program.compute_metrics(logits, test_set.labels).confusion_matrix,
+        macs=program.count_macs(network, test_set.images[:1]),
+        snapshots=snapshots,
     )
+    return Trained(name or type(network).__name__, network, history, explored)
+
+
+def write_page(
+    folder: Path,
+    trained: Sequence[Trained],
+    test_set: program.ImageSet,
+    dataset: str = "FashionMNIST",
+) -> None:
+    files = build_page(
+        {each.name: each.explored for each in trained},
+        dataset,
+        test_set.class_names,
+        test_set.images,
+        test_set.labels,
+        program.predict_logits,
+    )
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 @pytest.fixture
-def open_page(driver: webdriver.Chrome, tmp_path: Path) -> Iterator[Callable[..., Explorer]]:
-    """Write a page for networks and test images, and open it.
-
-    At the end its console must be empty.
-    """
-    shutil.copy(PAGE, tmp_path)
-
-    def open_page(
-        trained: Sequence[program.TrainedNetwork],
-        test_set: program.ImageSet,
-        dataset: str = "FashionMNIST",
-    ) -> Explorer:
-        runs = {run.name: run for run in trained}
-        program.write_explorer(runs, dataset, test_set, tmp_path)
-        return Explorer(driver, (tmp_path / PAGE.name).as_uri())
-
+def console(driver: webdriver.Chrome) -> Iterator[None]:
+    """At the end of a test the browser's console must be empty."""
     driver.get_log("browser")
-    yield open_page
+    yield
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     assert driver.get_log("browser") == []
+
+
+@pytest.fixture
+def open_page(driver: webdriver.Chrome, console: None, tmp_path: Path) -> Callable[..., Explorer]:
+    """Write a page for networks and test images, and open it."""
+
+    def open_page(
+        trained: Sequence[Trained], test_set: program.ImageSet, dataset: str = "FashionMNIST"
+    ) -> Explorer:
+        write_page(tmp_path, trained, test_set, dataset)
+        return Explorer(driver, tmp_path)
+
+    return open_page
 
 
 @pytest.fixture(scope="module")
@@ -236,23 +287,30 @@ def sets(fashion_mnist) -> tuple[program.ImageSet, program.ImageSet]:
 
 
 @pytest.fixture(scope="module")
-def trained(sets) -> list[program.TrainedNetwork]:
+def trained(sets) -> list[Trained]:
     torch.manual_seed(0)
-    return [train_little(network, sets) for network in (program.MLP(), program.TinyVGG())]
+    return [train_little(network, *sets) for network in (program.MLP(), program.TinyVGG())]
+
+
+@pytest.fixture(scope="module")
+def page_folder(trained, sets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    write_page(folder, trained, sets[1])
+    return folder
 
 
 @pytest.fixture
-def explorer(open_page, trained, sets) -> Explorer:
-    return open_page(trained, sets[1])
+def explorer(driver: webdriver.Chrome, console: None, page_folder: Path) -> Explorer:
+    return Explorer(driver, page_folder)
 
 
-def logits_of(run: program.TrainedNetwork, image: Tensor) -> Tensor:
+def logits_of(trained: Trained, image: Tensor) -> Tensor:
     with torch.inference_mode():
-        return run.network.eval()(image)[0]
+        return trained.network.eval()(image)[0]
 
 
-def percentages(run: program.TrainedNetwork, image: Tensor) -> list[float]:
-    return (100 * logits_of(run, image).softmax(dim=0)).tolist()
+def percentages(trained: Trained, image: Tensor) -> list[float]:
+    return (100 * logits_of(trained, image).softmax(dim=0)).tolist()
 
 
 def read_data(folder: Path) -> dict[str, Any]:
@@ -260,101 +318,116 @@ def read_data(folder: Path) -> dict[str, Any]:
     return json.loads(text.removeprefix("window.explorerData = ").removesuffix(";\n"))
 
 
-def decode_moment(network: dict[str, Any], moment: int) -> dict[str, Tensor]:
+def decode_moment(network: Mapping[str, Any], moment: int) -> dict[str, Tensor]:
     """The weights that the page has at a moment: int8 times the scale of their row."""
-    weights, scales = (
-        torch.frombuffer(bytearray(base64.b64decode(network[name][moment])), dtype=dtype)
-        for name, dtype in (("weights", torch.int8), ("scales", torch.float32))
+    weights = torch.frombuffer(
+        bytearray(base64.b64decode(network["weights"][moment])), dtype=torch.int8
+    )
+    scales = torch.frombuffer(
+        bytearray(base64.b64decode(network["scales"][moment])), dtype=torch.float32
     )
     state = {}
     for key, shape in network["shapes"].items():
-        size, rows = math.prod(shape), shape[0] if len(shape) > 1 else 1
+        size = math.prod(shape)
+        rows = shape[0] if len(shape) > 1 else 1
         values = weights[:size].reshape(rows, -1) * scales[:rows, None]
         state[key] = values.reshape(shape)
-        weights, scales = weights[size:], scales[rows:]
+        weights = weights[size:]
+        scales = scales[rows:]
     assert len(weights) == len(scales) == 0
     return state
 
 
-def assert_logits_are_those_of_pytorch(
-    explorer: Explorer, trained: Sequence[program.TrainedNetwork], folder: Path
-) -> None:
+def assert_logits_are_those_of_pytorch(explorer: Explorer, trained: Sequence[Trained]) -> None:
     """For some images at every moment; at the last one the weights are the network's own."""
-    data, shape = read_data(folder), explorer.run("return [C, H, W]")
-    images = [
-        explorer.run("return [...storedImage(arguments[0])]", k)
-        for k in (0, 1, -1 % len(data["labels"]))
-    ]
+    data = explorer.data
+    shape = explorer.run("return [C, H, W]")
+    images = []
+    for index in (0, 1, len(data["labels"]) - 1):
+        images.append(explorer.run("return [...storedImage(arguments[0])]", index))
     batch = torch.tensor(images).reshape(-1, *shape)
-    script = """return arguments[0].map((image) =>
-        window.explorer.logits(arguments[1], image, arguments[2]))"""
-    for run in trained:
-        moments = len(data["networks"][run.name]["weights"])
+    script = """const [images, name, moments] = arguments;
+        return [...Array(moments).keys()].map((moment) =>
+            images.map((image) => window.explorer.logits(name, image, moment)))"""
+    for each in trained:
+        described = data["networks"][each.name]
+        moments = len(described["weights"])
+        found = torch.tensor(explorer.run(script, images, each.name, moments))
+        network = copy.deepcopy(each.network).eval()
         for moment in range(moments):
-            network = copy.deepcopy(run.network).eval()
-            if moment < moments - 1:
-                network.load_state_dict(decode_moment(data["networks"][run.name], moment))
+            is_last = moment == moments - 1
+            network.load_state_dict(
+                each.network.state_dict() if is_last else decode_moment(described, moment)
+            )
             with torch.inference_mode():
                 expected = network(batch)
-            found = torch.tensor(explorer.run(script, images, run.name, moment))
-            torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-4)
+            torch.testing.assert_close(found[moment], expected, atol=2e-3, rtol=1e-4)
         assert expected.std() > 0.01  # they would be alike if all were zero
 
 
 # ---- What it is given ----------------------------------------------------------------------------
-def test_its_logits_are_those_of_pytorch_at_every_moment(explorer, trained, tmp_path: Path):
-    assert_logits_are_those_of_pytorch(explorer, trained, tmp_path)
-    data = read_data(tmp_path)["networks"]["TinyVGG"]
-    records = {record.epoch: record.test_accuracy for record in trained[1].history}
-    assert len(data["epochs"]) == 16 and data["epochs"][:4] == [0, *records][:4]
-    assert data["epochs"] == sorted(data["epochs"]) and data["epochs"][-1] == 2
-    assert data["accuracies"] == [None, *(records[epoch] for epoch in data["epochs"][1:])]
-    first, last = decode_moment(data, 0), decode_moment(data, 15)
-    assert first["classifier.1.weight"].abs().max() < last["classifier.1.weight"].abs().max() / 3
+def test_its_logits_are_those_of_pytorch_at_every_moment(explorer, trained):
+    assert_logits_are_those_of_pytorch(explorer, trained)
+
+
+def test_the_moments_are_those_of_the_whole_training(page_folder: Path, trained):
+    data = read_data(page_folder)["networks"]["TinyVGG"]
+    accuracies = {record.epoch: record.test_accuracy for record in trained[1].history}
+    assert len(data["epochs"]) == 16
+    assert data["epochs"][:4] == [0, *accuracies][:4]
+    assert data["epochs"] == sorted(data["epochs"])
+    assert data["epochs"][-1] == 2
+    assert data["accuracies"] == [None, *(accuracies[epoch] for epoch in data["epochs"][1:])]
+    first = decode_moment(data, 0)["classifier.1.weight"]
+    last = decode_moment(data, 15)["classifier.1.weight"]
+    assert first.abs().max() < last.abs().max() / 3
 
 
 def test_of_a_long_training_sixteen_moments_are_kept_more_of_them_early():
     snapshots: list[dict[str, Any]] = []
+    network = program.MLP(4, 1, 2)
     for epoch in range(1000):
-        program.add_snapshot(snapshots, program.MLP(4, 1, 2), epoch, 0.5)
-        assert len(snapshots) <= 16 and snapshots[-1]["epoch"] == epoch
+        add_snapshot(snapshots, network, epoch, 0.5)
+        assert len(snapshots) <= 16
+        assert snapshots[-1]["epoch"] == epoch
     epochs = [snapshot["epoch"] for snapshot in snapshots]
-    assert epochs[:2] == [0, 1] and epochs == sorted(epochs)
+    assert epochs[:2] == [0, 1]
+    assert epochs == sorted(epochs)
     assert sum(epoch <= 100 for epoch in epochs) >= 8
 
 
 def test_it_is_given_an_image_of_each_class_and_six_mistakes_of_each_cell(
-    explorer, trained, tmp_path
+    page_folder: Path, trained
 ):
-    data = read_data(tmp_path)
+    data = read_data(page_folder)
     labels = torch.tensor(data["labels"])
     assert labels[: data["typical"]].tolist() == list(range(10))
     known = 0
-    for run in trained:
-        described = data["networks"][run.name]
+    for each in trained:
+        described = data["networks"][each.name]
         predictions = torch.tensor(described["predictions"])
         assert (predictions[:10] == labels[:10]).all()
-        confusion = run.metrics.confusion_matrix
+        confusion = each.explored.confusion_matrix
         assert described["confusion"] == confusion.tolist()
-        for true in range(10):
-            for answer in set(range(10)) - {true}:
-                count = int(((labels == true) & (predictions == answer))[10:].sum())
-                assert count >= min(6, int(confusion[true, answer])) or len(labels) == 220
-                known += count > 0
-    assert known > 40 and len(labels) <= 220
+        for true, predicted in itertools.permutations(range(10), 2):
+            in_cell = (labels == true) & (predictions == predicted)
+            count = int(in_cell[10:].sum())
+            assert count >= min(6, int(confusion[true, predicted])) or len(labels) == 220
+            known += count > 0
+    assert known > 40
+    assert len(labels) <= 220
 
 
-def test_a_wide_network_and_a_colour_image_stay_under_four_megabytes(open_page, sets, tmp_path):
+def test_wide_networks_stay_under_four_megabytes(open_page, sets):
     torch.manual_seed(0)
-    wide = [
-        train_little(kind(hidden_units=64), [part.subset(slice(200)) for part in sets])
-        for kind in (program.MLP, program.TinyVGG)
-    ]
-    explorer = open_page(wide, sets[1].subset(slice(200)))
-    assert (tmp_path / "explorer_data.js").stat().st_size < 4_000_000
-    moments = len(read_data(tmp_path)["networks"]["MLP"]["weights"])
-    assert 3 <= moments < 16 and f"{moments} moments of training" in explorer.text("help")
-    assert_logits_are_those_of_pytorch(explorer, wide, tmp_path)
+    few = [part.subset(slice(200)) for part in sets]
+    wide = [train_little(kind(hidden_units=64), *few) for kind in (program.MLP, program.TinyVGG)]
+    explorer = open_page(wide, few[1])
+    assert (explorer.folder / "explorer_data.js").stat().st_size < 4_000_000
+    moments = len(explorer.data["networks"]["MLP"]["weights"])
+    assert 3 <= moments < 16
+    assert f"{moments} moments of training" in explorer.text("help")
+    assert_logits_are_those_of_pytorch(explorer, wide)
     assert "The first sixteen of 64 channels are shown." in explorer.text("help")
     explorer.hover(3, 15, 0.5, 0.5)
     assert "conv 2, channel 16" in explorer.text("why-title")
@@ -366,60 +439,59 @@ def test_a_wide_network_and_a_colour_image_stay_under_four_megabytes(open_page, 
 @pytest.mark.parametrize("size", [20, 30, 64])
 def test_coloured_images_of_another_size_are_explored_too(open_page, tmp_path: Path, size: int):
     save_lamps(tmp_path / "lamps", 40)
-    sets = program.load_image_folder(tmp_path / "lamps", size, seed=0)
+    lamps = load_folder(tmp_path / "lamps", size)
     torch.manual_seed(0)
-    networks = program.MLP(3 * size**2, 10, 2), program.TinyVGG(3, 10, 2, size)
-    colour = [train_little(network, sets) for network in networks]
-    explorer = open_page(colour, sets[1], "lamps")
-    assert (tmp_path / "explorer_data.js").stat().st_size < 4_000_000
-    assert_logits_are_those_of_pytorch(explorer, colour, tmp_path)
+    mlp = train_little(program.MLP(3 * size**2, 10, 2), *lamps)
+    cnn = train_little(program.TinyVGG(3, 10, 2, size), *lamps)
+    explorer = open_page([mlp, cnn], lamps[1], "lamps")
+    assert (explorer.folder / "explorer_data.js").stat().st_size < 4_000_000
+    assert_logits_are_those_of_pytorch(explorer, [mlp, cnn])
     explorer.hover(1, 0, 0.5, 0.5)
     assert len(explorer.grids()) == 9
     explorer.hover(10, 0, 0.5, 0.5)
     assert "max-pool" in explorer.text("why-title")
     path = next((tmp_path / "lamps").rglob("*.png"))
-    metadata = program.ModelMetadata(["blue", "red"], size, 3, 10)
     prepared = prepare(explorer, path.read_bytes())
-    expected, _ = program.prepare_image(str(path), metadata)
+    expected, _ = prepare_image(str(path), ModelMetadata(["blue", "red"], size, 3, 10))
     assert (prepared - expected.flatten()).abs().max() <= 2
 
 
 def test_without_an_mlp_it_shows_the_cnn_alone(open_page, trained, sets):
     explorer = open_page(trained[1:], sets[1])
-    assert list(explorer.shown) == ["TinyVGG"] and len(explorer.shown["TinyVGG"]) == 10
+    assert list(explorer.shown) == ["TinyVGG"]
+    assert len(explorer.shown["TinyVGG"]) == 10
     assert not explorer.element("mlp").is_displayed()
     assert len(explorer.driver.find_elements(By.CSS_SELECTOR, "#chapter > p")) == 8
 
 
-def test_it_requests_nothing_but_its_data(driver, explorer, tmp_path: Path):
+def test_it_requests_nothing_but_its_data(driver, console, page_folder: Path):
     requested = []
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *_arguments: object) -> None:
             requested.append(self.path)
 
-    with ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path)
-    ) as server:
+    handler = functools.partial(Handler, directory=page_folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        explorer = Explorer(driver, f"http://127.0.0.1:{server.server_port}/explorer.html")
-        explorer.press("m", Keys.ARROW_UP)
+        driver.get(f"http://127.0.0.1:{server.server_port}/explorer.html")
+        driver.execute_script("document.getElementById('picture').focus()")
+        driver.switch_to.active_element.send_keys("m", Keys.ARROW_UP)
         server.shutdown()
     assert requested == ["/explorer.html", "/explorer_data.js"]
     assert not re.search(r"https?:|//[a-z]", PAGE.read_text())
 
 
-def test_without_a_cnn_it_says_so(driver, open_page, trained, sets):
-    open_page(trained[:1], sets[1])
+def test_without_a_cnn_it_says_so(driver, trained, sets, tmp_path: Path):
+    write_page(tmp_path, trained[:1], sets[1])
+    Explorer(driver, tmp_path)
     assert "trained no TinyVGG" in driver.find_element(By.TAG_NAME, "main").text
-    driver.get_log("browser")
 
 
 def test_without_its_data_it_says_what_to_do(driver, tmp_path: Path):
     shutil.copy(PAGE, tmp_path)
-    Explorer(driver, (tmp_path / PAGE.name).as_uri())
+    Explorer(driver, tmp_path)
     assert "run fashion_mnist_cnn.py first" in driver.find_element(By.TAG_NAME, "main").text
-    driver.get_log("browser")
 
 
 # ---- The image -----------------------------------------------------------------------------------
@@ -427,8 +499,9 @@ def test_keys_on_the_image_shift_it_and_the_probabilities_follow(explorer, train
     before = explorer.image
     explorer.press(Keys.ARROW_RIGHT * 3, Keys.ARROW_DOWN)
     assert torch.equal(explorer.image, F.pad(before, (3, -3, 1, -1)))
-    for run in trained:
-        assert explorer.shown[run.name] == pytest.approx(percentages(run, explorer.image), abs=0.06)
+    shown = explorer.shown
+    for each in trained:
+        assert shown[each.name] == pytest.approx(percentages(each, explorer.image), abs=0.06)
     explorer.press(Keys.ARROW_LEFT * 5, Keys.ARROW_UP)  # and what left the frame comes back
     assert torch.equal(explorer.image, F.pad(before, (-2, 2, 0, 0)))
     explorer.press("0")
@@ -462,9 +535,8 @@ def test_drawing_destroys_nothing(explorer):
     explorer.choose_tool("draw")
     explorer.drag(0, 0, start=(-4, 0))
     assert (explorer.image[0, 0, 13:15, 9:11] == 1).all()
-    explorer.press(
-        Keys.ARROW_LEFT * 6
-    )  # what was drawn goes with the garment, of which all is there
+    # What was drawn goes with the garment, of which all is there.
+    explorer.press(Keys.ARROW_LEFT * 6)
     assert (explorer.image[0, 0, 13:15, 3:5] == 1).all()
     assert torch.equal(explorer.image[..., 8:], before[..., 8:])
     explorer.click("undo")
@@ -473,12 +545,14 @@ def test_drawing_destroys_nothing(explorer):
 
 def test_a_fast_stroke_is_a_line_and_wiping_wipes(explorer):
     explorer.click("empty")
-    assert explorer.image.count_nonzero() == 0 and "true class" not in explorer.text("answer")
+    assert explorer.image.count_nonzero() == 0
+    assert "true class" not in explorer.text("answer")
     explorer.drag(20, 0, start=(-10, 0))  # one movement from left to right
     assert (explorer.image[0, 0, 13:15, 4:24] == 1).all()
     explorer.choose_tool("wipe")
     explorer.drag(0, 20, start=(0, -10))
-    assert (explorer.image[0, 0, 4:24, 13:15] == 0).all() and explorer.image.max() == 1
+    assert (explorer.image[0, 0, 4:24, 13:15] == 0).all()
+    assert explorer.image.max() == 1
     explorer.click("undo")
     explorer.click("undo")
     assert explorer.image.count_nonzero() == 0
@@ -493,38 +567,40 @@ def prepare(explorer: Explorer, content: bytes) -> Tensor:
     return (255 * torch.tensor(pixels)).round().int()
 
 
+PHOTOGRAPH = REPOSITORY / "assets/test_image_as_photograph.jpg"
+
+
 def save_photographs(folder: Path) -> list[Path]:
     """A garment on a wall, a large noisy one, and a white one on a transparent page."""
-    shutil.copy(REPOSITORY / "assets/test_image_as_photograph.jpg", folder / "pullover.jpg")
     noisy = Image.effect_noise((1500, 1100), 12).convert("RGB")
     ImageDraw.Draw(noisy).polygon([(500, 200), (1000, 220), (950, 900), (560, 880)], (160, 20, 60))
-    noisy.save(folder / "noisy.png")
+    noisy.save(folder / "noisy.png", compress_level=1)
     white = Image.new("RGBA", (350, 450), (0, 0, 0, 0))
     ImageDraw.Draw(white).ellipse((100, 50, 250, 400), (250, 250, 250, 255))
     white.save(folder / "white.png")
-    return [folder / name for name in ("pullover.jpg", "noisy.png", "white.png")]
+    return [PHOTOGRAPH, folder / "noisy.png", folder / "white.png"]
 
 
 def test_a_photograph_is_prepared_as_for_predict(explorer, tmp_path: Path, fashion_mnist):
-    metadata = program.ModelMetadata(fashion_mnist[1].class_names, 28, 1, 10, "FashionMNIST")
+    metadata = ModelMetadata(fashion_mnist[1].class_names, 28, 1, 10, "FashionMNIST")
     for path in save_photographs(tmp_path):
         found = prepare(explorer, path.read_bytes())
-        expected, _ = program.prepare_image(str(path), metadata)
+        expected, _ = prepare_image(str(path), metadata)
         difference = (found - expected.flatten()).abs().float()
-        assert difference.max() <= 8 and difference.mean() < 0.4, path  # of 255
+        assert difference.max() <= 8, path  # of 255
+        assert difference.mean() < 0.4, path
         assert expected.max() > 200  # so that there is something to compare
     own = fashion_mnist[1].images[3, 0]
     Image.fromarray(own.numpy()).save(tmp_path / "own.png")
     assert torch.equal(prepare(explorer, (tmp_path / "own.png").read_bytes()), own.flatten().int())
 
 
-def test_the_same_file_is_chosen_twice(explorer, tmp_path: Path):
-    path = save_photographs(tmp_path)[0]
+def test_the_same_file_is_chosen_twice(explorer):
     chosen = []
     for _ in range(2):
         explorer.run("document.getElementById('file').value = ''; choose(0); update()")
         before = explorer.image
-        explorer.element("file").send_keys(str(path))
+        explorer.element("file").send_keys(str(PHOTOGRAPH))
         wait_for(lambda before=before: not torch.equal(explorer.image, before))
         wait_for(lambda: explorer.run("return document.getElementById('file').value") == "")
         chosen.append(explorer.image)
@@ -553,28 +629,31 @@ SIZES = [(1366, 768), (1600, 900), (1000, 800), (380, 740)]
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_the_explanation_is_in_sight_wherever_one_points(explorer, width: int, height: int):
     explorer.set_size(width, height)
-    rows = """const r = document.getElementById("why-result").getBoundingClientRect();
-        return [r.top, r.bottom, innerHeight, document.getElementById("why-title").textContent]"""
+    script = """const box = document.getElementById(arguments[0]).getBoundingClientRect();
+        return [box.top, box.bottom, innerHeight]"""
     for layer, channel in ((1, 0), (4, 5), (5, 9), (10, 9)):
         explorer.hover(layer, channel, 0.5, 0.5)
-        top, bottom, end, title = explorer.run(rows)
-        assert 0 < top < bottom <= end and f"channel {channel + 1}" in title
-        top, bottom, end, title = explorer.run(rows.replace("why-result", "why-answer"))
-        assert 0 < top < bottom <= end and explorer.text("why-answer") == explorer.text("answer")
+        for name in ("why-result", "why-answer"):
+            top, bottom, end = explorer.run(script, name)
+            assert 0 < top < bottom <= end, name
+        assert f"channel {channel + 1}" in explorer.text("why-title")
+        assert explorer.text("why-answer") == explorer.text("answer")
 
 
 def test_a_click_pins_the_explanation(explorer):
     explorer.hover(3, 2, 0.5, 0.5, click=True)
     title = explorer.text("why-title")
     explorer.hover(6, 4, 0.5, 0.5)
-    assert explorer.text("why-title") == title and "conv 2, channel 3" in title
+    assert explorer.text("why-title") == title
+    assert "conv 2, channel 3" in title
     explorer.click("pin")
     explorer.hover(6, 4, 0.5, 0.5)
     assert "conv 3, channel 5" in explorer.text("why-title")
 
 
 def test_pointing_at_a_convolution_shows_window_weights_products_sum_and_bias(explorer, trained):
-    image, network = explorer.image, trained[1].network
+    image = explorer.image
+    network = trained[1].network
     with torch.inference_mode():
         first = network.conv_block_1[0](image)
         third = network.conv_block_1[2](first.relu())[0, 5, 14, 7].item()
@@ -611,7 +690,8 @@ def test_pointing_at_a_class_shows_what_each_place_adds_to_its_logit(explorer, t
         ActionChains(explorer.driver, duration=0).move_to_element(button).perform()
         total, bias, logit = explorer.result()
         places = explorer.grids()[0]
-        assert len(places) == 49 and logit == pytest.approx(expected[label].item(), abs=0.0051)
+        assert len(places) == 49
+        assert logit == pytest.approx(expected[label].item(), abs=0.0051)
         assert sum(places) == pytest.approx(total, abs=0.3)
         own_bias = trained[1].network.classifier[1].bias[label].item()
         assert bias == pytest.approx(own_bias, abs=0.0051)
@@ -631,14 +711,8 @@ def test_the_maps_are_explored_by_keyboard(explorer):
 
 def test_a_finger_enlarges_a_map_and_reaches_its_values(explorer):
     explorer.set_size(380, 740)
-    assert (
-        explorer.run("return getComputedStyle(document.getElementById('maps')).touchAction")
-        == "pan-y"
-    )
-    assert (
-        explorer.run("return getComputedStyle(document.getElementById('picture')).touchAction")
-        == "pan-y"
-    )
+    for name in ("maps", "picture"):
+        assert explorer.element(name).value_of_css_property("touch-action") == "pan-y"
     explorer.hover(3, 2, 0.5, 0.5, click=True)
     close_up = explorer.element("close-up")
     explorer.run("arguments[0].scrollIntoView()", close_up)
@@ -690,8 +764,8 @@ def test_maps_can_be_told_from_the_page(explorer, scheme: str):
 
 
 # ---- Learning, and what is asked -----------------------------------------------------------------
-def test_the_slider_shows_the_network_as_it_learned(explorer, trained, tmp_path: Path):
-    data = read_data(tmp_path)["networks"]["TinyVGG"]
+def test_the_slider_shows_the_network_as_it_learned(explorer, trained):
+    data = explorer.data["networks"]["TinyVGG"]
     for moment in (0, 3, 15):
         explorer.run(
             """const slider = document.getElementById("step"); slider.value = arguments[0];
@@ -728,29 +802,39 @@ def test_each_link_of_the_guide_sets_the_page_and_reload_keeps_it(explorer):
     assert len(paragraphs) == 8
     for paragraph in paragraphs:
         text = paragraph.get_attribute("textContent")
-        assert "Try:" in text and "Question:" in text
-        assert "undefined" not in text and "NaN" not in text
+        assert "Try:" in text
+        assert "Question:" in text
+        assert "undefined" not in text
+        assert "NaN" not in text
     for link in links:
         explorer.run("document.querySelector(`#chapter a[href='${arguments[0]}']`).click()", link)
         wait_for(lambda link=link: explorer.run("return location.hash") == link)
-        wanted = dict(part.split("=") for part in link[1:].split("&"))
-        for _ in range(2):
-            state = explorer.run("return window.explorer.state")
-            assert state["image"] == int(wanted["image"]) and state["step"] == int(wanted["step"])
-            assert ",".join(map(str, state["shift"])) == wanted.get("shift", "0,0")
-            assert state["label"] == int(wanted.get("class", -1))
-            if "point" in wanted:
-                assert ".".join(map(str, state["point"])) == wanted["point"]
-            explorer.driver.refresh()
+        assert_state_is(explorer, link)
+        explorer.driver.refresh()
+        assert_state_is(explorer, link)
+
+
+def assert_state_is(explorer: Explorer, address: str) -> None:
+    wanted = dict(part.split("=") for part in address[1:].split("&"))
+    state = explorer.run("return window.explorer.state")
+    assert state["image"] == int(wanted["image"])
+    assert state["step"] == int(wanted["step"])
+    assert ",".join(map(str, state["shift"])) == wanted.get("shift", "0,0")
+    assert state["label"] == int(wanted.get("class", -1))
+    if "point" in wanted:
+        assert ".".join(map(str, state["point"])) == wanted["point"]
 
 
 def test_any_state_is_an_address(explorer):
     explorer.press(Keys.ARROW_LEFT * 2, Keys.ARROW_UP, "m", "r")
     explorer.hover(4, 3, 0.2, 0.6, click=True)
-    image, title, address = explorer.image, explorer.text("why-title"), explorer.state("address")
+    image = explorer.image
+    title = explorer.text("why-title")
+    address = explorer.state("address")
     wait_for(lambda: explorer.run("return location.hash") == address)
     explorer.driver.refresh()
-    assert torch.equal(explorer.image, image) and explorer.text("why-title") == title
+    assert torch.equal(explorer.image, image)
+    assert explorer.text("why-title") == title
 
 
 @pytest.mark.parametrize(
@@ -769,18 +853,15 @@ def test_the_convolution_is_played_value_by_value(explorer, trained, layer: int)
         block = trained[1].network.conv_block_1[:layer]
         expected = block(explorer.image)[0, 2].flatten()
     explorer.hover(layer, 2, 0.5, 0.5, click=True)
-    for _ in range(40):
-        explorer.click("step-window")
-    found = torch.tensor(
-        [
-            float("nan") if v is None else v
-            for v in explorer.run(
-                "return [...window.explorer.played()].map((v) => (Number.isNaN(v) ? null : v))"
-            )
-        ]
+    explorer.run("""const button = document.getElementById("step-window");
+        for (let step = 0; step < 40; step++) button.click()""")
+    played = explorer.run(
+        "return [...window.explorer.played()].map((v) => (Number.isNaN(v) ? null : v))"
     )
+    found = torch.tensor([math.nan if value is None else value for value in played])
     torch.testing.assert_close(found[:40], expected[:40], atol=1e-4, rtol=1e-4)
-    assert found[40:].isnan().all() and "value 40 of 784" in explorer.text("player-text")
+    assert found[40:].isnan().all()
+    assert "value 40 of 784" in explorer.text("player-text")
     assert "row 2, column 12" in explorer.text("why-title")
 
 
@@ -796,15 +877,17 @@ def test_without_motion_the_convolution_fills_at_once(explorer, trained):
 
 def test_occlusion_is_what_a_dark_patch_takes_from_the_probability(explorer, trained):
     wait_for(lambda: len(explorer.run("return window.explorer.covered()")) == 196)
-    image, run = explorer.image, trained[1]
-    label = int(logits_of(run, image).argmax())
+    image = explorer.image
+    cnn = trained[1]
+    label = int(logits_of(cnn, image).argmax())
     found = explorer.run("return window.explorer.covered()")
-    whole = logits_of(run, image).softmax(dim=0)[label]
+    whole = logits_of(cnn, image).softmax(dim=0)[label]
     for place in (0, 31, 90, 104, 195):
-        top, left = 2 * (place // 14) + 1 - 2, 2 * (place % 14) + 1 - 2
+        top = 2 * (place // 14) + 1 - 2
+        left = 2 * (place % 14) + 1 - 2
         covered = image.clone()
         covered[..., max(0, top) : top + 5, max(0, left) : left + 5] = 0
-        expected = whole - logits_of(run, covered).softmax(dim=0)[label]
+        expected = whole - logits_of(cnn, covered).softmax(dim=0)[label]
         assert found[place] == pytest.approx(expected.item(), abs=1e-3)
     assert max(found) > 0.01
     name = explorer.run("return classes[arguments[0]]", label)
@@ -815,18 +898,20 @@ def test_occlusion_is_what_a_dark_patch_takes_from_the_probability(explorer, tra
 def test_the_shift_map_shows_where_each_network_is_right(open_page, trained, sets):
     torch.manual_seed(0)
     resnet = program.ResNet(hidden_units=4, mirror_averaging=True)
-    resnet = train_little(resnet, (sets[0].subset(slice(500)), sets[1]))
-    explorer = open_page([*trained, resnet], sets[1])
+    networks = [*trained, train_little(resnet, sets[0].subset(slice(500)), sets[1])]
+    explorer = open_page(networks, sets[1])
     explorer.go("#image=7")
     wait_for(lambda: explorer.run("return window.explorer.rightAt().MLP?.length") == 225)
     image = explorer.image
-    for run in [*trained, resnet]:
-        found = explorer.run("return window.explorer.rightAt()[arguments[0]]", run.name)
-        expected = []
-        for down, right in itertools.product(range(-7, 8), repeat=2):
-            shifted = F.pad(image, (right, -right, down, -down))
-            expected.append(int(logits_of(run, shifted).argmax()) == 7)
-        assert found == expected and 0 < sum(found) <= 225
+    shifted = []
+    for down, right in itertools.product(range(-7, 8), repeat=2):
+        shifted.append(F.pad(image, (right, -right, down, -down)))
+    for each in networks:
+        found = explorer.run("return window.explorer.rightAt()[arguments[0]]", each.name)
+        with torch.inference_mode():
+            predictions = each.network.eval()(torch.cat(shifted)).argmax(dim=1)
+        assert found == (predictions == 7).tolist()
+        assert 0 < sum(found) <= 225
     canvas = explorer.driver.find_element(By.CSS_SELECTOR, "#shift-maps canvas")
     explorer.run("arguments[0].scrollIntoView()", canvas)
     side = canvas.size["width"]
@@ -845,80 +930,88 @@ class WithoutLastReLU(program.MLP):
         return self.layer_stack[:-1](images)
 
 
-def edited_networks() -> dict[str, program.Network]:
-    pooling, deeper = program.TinyVGG(), program.TinyVGG()
-    for block in (pooling.conv_block_1, pooling.conv_block_2):
-        block[4] = torch.nn.AvgPool2d(kernel_size=2)
-    deeper.conv_block_1[2] = torch.nn.Identity()
-    return {"pooling": pooling, "a layer less": deeper, "no last ReLU": WithoutLastReLU()}
+def edited_pooling() -> program.TinyVGG:
+    network = program.TinyVGG()
+    for block in (network.conv_block_1, network.conv_block_2):
+        block[4] = nn.AvgPool2d(kernel_size=2)
+    return network
 
 
-@pytest.mark.parametrize("edit", edited_networks())
-def test_a_network_with_edited_layers_is_said_to_be_another(driver, tmp_path, trained, sets, edit):
+def a_layer_less() -> program.TinyVGG:
+    network = program.TinyVGG()
+    network.conv_block_1[2] = nn.Identity()
+    return network
+
+
+@pytest.mark.parametrize(
+    ("edit", "name"),
+    [(edited_pooling, "TinyVGG"), (a_layer_less, "TinyVGG"), (WithoutLastReLU, "MLP")],
+)
+def test_a_network_with_edited_layers_is_said_to_be_another(
+    driver, tmp_path: Path, trained, sets, edit: Callable[[], nn.Module], name: str
+):
     torch.manual_seed(0)
-    network = edited_networks()[edit]
-    runs = {run.name: run for run in trained}
-    edited = train_little(network, sets)
-    name = "MLP" if edit == "no last ReLU" else "TinyVGG"
-    shutil.copy(PAGE, tmp_path)
-    program.write_explorer(runs | {name: edited}, "FashionMNIST", sets[1], tmp_path)
-    explorer = Explorer(driver, (tmp_path / PAGE.name).as_uri())
+    edited = train_little(edit(), sets[0].subset(slice(1000)), sets[1], name)
+    networks = [edited if each.name == name else each for each in trained]
+    write_page(tmp_path, networks, sets[1])
+    # Its console is not looked at: where layers are missing the page is incomplete.
+    explorer = Explorer(driver, tmp_path)
     wait_for(lambda: explorer.element("edited").is_displayed())
     assert explorer.text("edited").startswith(f"{name} was changed in the program")
-    driver.get_log("browser")  # where layers are missing the page is incomplete
 
 
 def test_networks_as_they_come_are_not_said_to_be_edited(explorer):
     wait_for(lambda: explorer.text("softmax"))  # which is drawn later
-    assert explorer.text("edited") == "" and not explorer.element("edited").is_displayed()
+    assert explorer.text("edited") == ""
+    assert not explorer.element("edited").is_displayed()
 
 
 def test_the_mlps_units_and_the_logits_its_relu_sets_to_zero_are_shown(explorer, trained):
-    network, image = trained[0].network, explorer.image
+    network = trained[0].network
+    image = explorer.image
     with torch.inference_mode():
         hidden = network.layer_stack[:3](image)[0]
         before = network.layer_stack[:4](image)[0]
     wait_for(lambda: explorer.text("softmax") and explorer.text("units"))
     units = [float(text) for text in re.findall(r"unit \d+: ([\d.]+)", explorer.text("units"))]
     assert units == pytest.approx(hidden.tolist(), abs=0.0051)
-    struck = [
-        float(cell.text.strip("()").replace(MINUS, "-"))
-        for cell in explorer.driver.find_elements(By.CSS_SELECTOR, "#softmax small")
-    ]
-    assert struck == pytest.approx(before[before < 0].tolist(), abs=0.0051) and struck
+    cells = explorer.driver.find_elements(By.CSS_SELECTOR, "#softmax small")
+    struck = [float(cell.text.strip("()").replace(MINUS, "-")) for cell in cells]
+    assert struck
+    assert struck == pytest.approx(before[before < 0].tolist(), abs=0.0051)
     assert f"set {len(struck)} of its 10 logits" in explorer.text("softmax-text")
     shares = [float(text) for text in re.findall(r"([\d.]+) %", explorer.element("softmax").text)]
     assert shares[::2] == pytest.approx(percentages(trained[0], image), abs=0.06)
     assert shares[1::2] == pytest.approx(percentages(trained[1], image), abs=0.06)
 
 
-def test_a_cell_of_a_confusion_matrix_shows_its_mistakes(explorer, trained, tmp_path: Path):
-    data = read_data(tmp_path)
+def test_a_cell_of_a_confusion_matrix_shows_its_mistakes(explorer):
+    data = explorer.data
     buttons = explorer.run(
         """return [...document.querySelectorAll("[data-cell]")]
         .map((b) => [b.dataset.cell, b.textContent, b.ariaLabel])"""
     )
-    counts = {
-        name: torch.tensor(data["networks"][name]["confusion"]) for name in ("MLP", "TinyVGG")
-    }
-    for cell, count, says in buttons:
+    counts = {}
+    for name in ("MLP", "TinyVGG"):
+        counts[name] = torch.tensor(data["networks"][name]["confusion"])
+    mistakes = []
+    for index, (cell, count, label) in enumerate(buttons):
         row, column = map(int, cell.split())
-        assert int(count) == counts[says.split(":")[0]][row, column]
-    index = next(
-        k
-        for k, (cell, count, says) in enumerate(buttons)
-        if len(set(cell.split())) == 2 and says.startswith("TinyVGG") and int(count) > 1
-    )
-    row, column = map(int, buttons[index][0].split())
+        name = label.split(":")[0]
+        assert int(count) == counts[name][row, column]
+        if row != column and name == "TinyVGG" and int(count) > 1:
+            mistakes.append((index, row, column))
+    index, row, column = mistakes[0]
     explorer.run("document.querySelectorAll('[data-cell]')[arguments[0]].click()", index)
     chosen = explorer.run(
         """return [...document.querySelectorAll("#mistakes [data-image]")]
         .map((b) => Number(b.dataset.image))"""
     )
-    assert 1 <= len(chosen) <= 6 and explorer.state("image") == chosen[0]
-    for k in chosen:
-        assert data["labels"][k] == row
-        assert data["networks"]["TinyVGG"]["predictions"][k] == column
+    assert 1 <= len(chosen) <= 6
+    assert explorer.state("image") == chosen[0]
+    for image in chosen:
+        assert data["labels"][image] == row
+        assert data["networks"]["TinyVGG"]["predictions"][image] == column
     assert explorer.state("label") == column  # and why it is answered
     assert f"{len(chosen)} of {counts['TinyVGG'][row, column]}" in explorer.text("mistakes-text")
 
@@ -929,7 +1022,8 @@ def test_the_cells_are_reached_by_arrow_keys(explorer):
     )
     explorer.driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
     row, column = map(int, explorer.run("return document.activeElement.dataset.cell").split())
-    assert (row, column) > tuple(map(int, first.split())) and column > 0
+    assert (row, column) > tuple(map(int, first.split()))
+    assert column > 0
 
 
 # ---- For everyone --------------------------------------------------------------------------------
@@ -948,31 +1042,26 @@ def test_axe_finds_nothing(explorer, width: int, scheme: str):
 def test_the_answer_is_announced_and_says_which_network(explorer, trained):
     assert explorer.element("answer").get_attribute("aria-live") == "polite"
     names = explorer.run("return classes")
-    for run in trained:
-        expected = names[int(logits_of(run, explorer.image).argmax())]
-        assert re.search(rf"{run.name}: {re.escape(expected)} \d+ %", explorer.text("answer"))
+    for each in trained:
+        expected = names[int(logits_of(each, explorer.image).argmax())]
+        assert re.search(rf"{each.name}: {re.escape(expected)} \d+ %", explorer.text("answer"))
     bar = explorer.driver.find_element(By.CSS_SELECTOR, "#classes .bar b")
     assert bar.value_of_css_property("forced-color-adjust") == "none"
 
 
 def test_every_class_and_thumbnail_is_reached_with_the_tab_key(explorer):
-    explorer.run("document.activeElement.blur(); scrollTo(0, 0)")
-    reached = set()
-    for _ in range(70):
-        ActionChains(explorer.driver).send_keys(Keys.TAB).perform()
-        reached.add(
-            explorer.run(
-                """const e = document.activeElement;
-                return e.id || e.ariaLabel || e.textContent.trim()"""
-            )
-        )
+    explorer.run("""document.activeElement.blur();
+        scrollTo(0, 0);
+        window.reached = [];
+        document.addEventListener("focusin", ({ target }) =>
+            reached.push(target.id || target.ariaLabel || target.textContent.trim()))""")
+    ActionChains(explorer.driver).send_keys(Keys.TAB * 70).perform()
+    reached = set(explorer.run("return window.reached"))
     names = explorer.run("return classes")
     assert {f"image {k + 1}: {name}" for k, name in enumerate(names)} <= reached
     assert {"picture", "maps", "step", "play-training", "undo", "empty"} <= reached
-    assert (
-        sum(any(text.removeprefix("✓ ").startswith(name) for text in reached) for name in names)
-        == 10
-    )
+    for name in names:
+        assert any(text.removeprefix("✓ ").startswith(name) for text in reached), name
 
 
 @pytest.mark.parametrize("width", [380, 700, 1000, 1600, 2000])
@@ -986,8 +1075,8 @@ def test_the_committed_page_is_that_of_the_committed_networks(fashion_mnist):
     assert (REPOSITORY / "assets/explorer_data.js").stat().st_size <= 800_000
     data = read_data(REPOSITORY / "assets")
     assert data["classes"] == list(fashion_mnist[1].class_names)
-    for name, file in (("TinyVGG", "CNN"), ("MLP", "MLP")):
-        state = torch.load(MODEL.with_name(f"{file}_model.pth"), weights_only=True)
+    for name, kind in (("TinyVGG", program.TinyVGG), ("MLP", program.MLP)):
+        state = torch.load(MODEL.with_name(kind.model_file), weights_only=True)
         values = torch.cat([tensor.flatten() for tensor in state.values()])
         assert base64.b64decode(data["networks"][name]["last"]) == values.numpy().tobytes()
         assert len(data["networks"][name]["weights"]) == 16

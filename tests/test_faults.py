@@ -4,24 +4,39 @@ Outputs stay whole, one line says what is wrong. Here is only what a program of 
 faults that a call can show stand beside what they test.
 """
 
+import io
 import itertools
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import fashion_mnist_cnn as program
-from conftest import REPOSITORY, WITHOUT_PRIVILEGES, save_lamps
+from conftest import (
+    REPOSITORY,
+    WITHOUT_PRIVILEGES,
+    Fork,
+    is_one_line,
+    redirect,
+    save_lamps,
+    wait,
+)
+from fashion_mnist_extras.prediction import read_metadata
 
-# A run of a few seconds, on 60 images that are easily told apart.
+SCRIPT = str(REPOSITORY / "fashion_mnist_cnn.py")
+# A run of a second, on 60 images that are easily told apart.
 QUICK = (
     *("--images", "lamps", "--image-size", "12", "--epochs", "20", "--batch-size", "8"),
     *("--networks", "mlp", "tinyvgg", "--no-augment", "--learning-rate", "0.02"),
@@ -58,11 +73,11 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = bare | {"HOME": str(home), "XDG_CACHE_HOME": str(home)}
     folder = tmp_path_factory.mktemp("earlier") / "größe  und\nzwei Zeilen 衣"
     save_lamps(folder / "lamps", 60)
-    options = {"env": environment, "stdin": subprocess.DEVNULL, "prefix": WITHOUT_PRIVILEGES}
-    code, out, err = finish(start(folder, "--assets-dir", str(folder / "assets"), **options))
-    assert (
-        code == 0 and "zwei Zeilen" in out and "Traceback" not in err
-    )  # matplotlib warns about its cache
+    options = {"env": environment, "stdin": subprocess.DEVNULL}
+    process = start_python(folder, "--assets-dir", str(folder / "assets"), **options)
+    code, out, err = finish_python(process)
+    assert code == 0 and "zwei Zeilen" in out
+    assert "Traceback" not in err  # matplotlib warns about its cache
     return folder
 
 
@@ -71,65 +86,110 @@ def folder(tmp_path: Path, earlier: Path) -> Path:
     return Path(shutil.copytree(earlier, tmp_path / "folder"))
 
 
-# Run the program, but wait after the line that begins with the first argument until stdin ends.
-PAUSED = """
-import io, runpy, sys
+def start_python(folder: Path, *arguments: str, **options: object) -> subprocess.Popen:
+    """Start `python fashion_mnist_cnn.py` in folder, by somebody who is not root."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = {"env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    command = [*WITHOUT_PRIVILEGES, sys.executable, SCRIPT, *QUICK, *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, text=True, errors="replace", **(pipes | environment | options)
+    )
+
+
+def finish_python(process: subprocess.Popen) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
 
 class PausedOutput(io.TextIOWrapper):
-    line = ""
+    """stdout of a run; after the line that begins with phase, if one is given, it waits."""
 
-    def write(self, text):
-        if self.line.endswith("\\n"):
-            if self.line.strip().startswith(phase):
-                sys.stdin.read()
+    def __init__(self, phase: str, channel: Connection) -> None:
+        super().__init__(os.fdopen(1, "wb"), errors="backslashreplace")
+        self.phase = phase
+        self.channel = channel
+        self.line = ""
+
+    def write(self, text: str) -> int:
+        if self.line.endswith("\n"):
+            if self.phase and self.line.strip().startswith(self.phase):
+                self.channel.send("paused")
+                self.channel.recv()
             self.line = ""
         self.line += text
         return super().write(text)
 
-_, phase, _, *sys.argv = sys.argv
-sys.stdout = PausedOutput(sys.stdout.buffer)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+
+def run_script(
+    folder: Path,
+    arguments: tuple[str, ...],
+    stdout: Path | Connection,
+    phase: str,
+    pause: Connection,
+) -> None:
+    """Do what `python fashion_mnist_cnn.py` does, in this process."""
+    os.chdir(folder)
+    if isinstance(stdout, Path):
+        redirect(1, stdout)
+    else:
+        os.dup2(stdout.fileno(), 1)
+        stdout.close()
+    redirect(2, Path("errors"))
+    sys.stdout = PausedOutput(phase, pause)
+    sys.argv = [SCRIPT, *arguments]
+    runpy.run_path(SCRIPT, run_name="__main__")
 
 
-def start(
-    folder: Path, *arguments: str, prefix: tuple[str, ...] = (), **options: object
-) -> subprocess.Popen:
-    """Start a short run in folder, on one thread, so that two may run side by side."""
-    pipes = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-        "errors": "replace",
-    }
-    environment = {"env": os.environ | {"OMP_NUM_THREADS": "1"}}
-    command = [
-        *prefix,
-        sys.executable,
-        str(REPOSITORY / "fashion_mnist_cnn.py"),
-        *QUICK,
-        *arguments,
-    ]
-    return subprocess.Popen(command, cwd=folder, **(pipes | environment | options))
+class Run:
+    """The program in a process of its own, which has loaded torch already."""
+
+    def __init__(
+        self,
+        fork: Fork,
+        folder: Path,
+        *arguments: str,
+        stdout: Path | Connection = Path("output"),
+        phase: str = "",
+    ) -> None:
+        self.folder = folder
+        self.pause, pause = Pipe()
+        options = (*QUICK, *arguments)
+        self.process = fork(run_script, folder, options, stdout, phase, pause)
+        pause.close()
+
+    def wait_for_pause(self) -> None:
+        assert self.pause.poll(60), "it came to nothing"
+        self.pause.recv()  # EOFError: it ended before
+
+    def go_on(self) -> None:
+        self.pause.send("go on")
+
+    def finish(self) -> tuple[int | None, str, str]:
+        """Return the exit code and what was printed to stdout, if that is a file, and to stderr."""
+        code = wait(self.process)
+        printed = []
+        for name in ("output", "errors"):
+            path = self.folder / name
+            printed.append(path.read_text(errors="replace") if path.exists() else "")
+        return code, printed[0], printed[1]
 
 
-def start_paused(folder: Path, phase: str, *arguments: str) -> subprocess.Popen:
-    """Start a run; return when it has come to phase, where it waits for go_on()."""
-    prefix = (sys.executable, "-c", PAUSED, phase)
-    process = start(folder, *arguments, prefix=prefix, stdin=subprocess.PIPE)
-    lines = (line.strip() for line in process.stdout)
-    assert any(line.startswith(phase) for line in lines), f"it ended before {phase}"
-    return process
+@pytest.fixture(scope="module")
+def start(fork: Fork) -> Callable[..., Run]:
+    """Return what starts a short run in a folder, on one thread."""
+    return lambda folder, *arguments, **options: Run(fork, folder, *arguments, **options)
 
 
-def go_on(process: subprocess.Popen) -> None:
-    process.stdin.close()
-    process.stdin = None  # communicate() would flush it
+@pytest.fixture(scope="module")
+def start_paused(start) -> Callable[..., Run]:
+    """Return what starts a run and waits until that has come to a phase, where it waits too."""
 
+    def start_paused(folder: Path, phase: str, *arguments: str, **options: object) -> Run:
+        run = start(folder, *arguments, phase=phase, **options)
+        run.wait_for_pause()
+        return run
 
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    return start_paused
 
 
 def read_outputs(folder: Path, names: tuple[str, ...] = MODELS + OUTPUTS) -> dict[str, bytes]:
@@ -139,7 +199,9 @@ def read_outputs(folder: Path, names: tuple[str, ...] = MODELS + OUTPUTS) -> dic
 def assert_whole(folder: Path) -> None:
     for name in ("CNN_model.pth", "MLP_model.pth"):
         path = folder / "models/lamps" / name
-        program.read_metadata(path, program.load_model(path))
+        network = program.load_model(path)
+        config = network.read_config(network.state_dict())
+        read_metadata(path, network, asdict(config), pytest.fail)
     json.loads((folder / OUTPUTS[0]).read_text())
     assert (folder / "assets/lamps/explorer_data.js").read_text().endswith("}};\n")
     for name in (name for name in OUTPUTS if name.endswith(".png")):
@@ -151,60 +213,58 @@ def temporary_files(folder: Path) -> list[Path]:
     return list(folder.rglob(".fashion_mnist_cnn-*"))
 
 
-def is_one_line(text: str) -> bool:
-    return (
-        text.startswith("fashion_mnist_cnn.py: ") and text.count("\n") == 1 and text.endswith("\n")
-    )
-
-
 PHASES = {  # and about how many seconds each lasts
-    "MLP:": 0.5,
-    "TinyVGG:": 0.5,
-    "network": 2.0,  # the table is printed, the figures are drawn
+    "MLP:": 0.2,
+    "TinyVGG:": 0.3,
+    "network": 0.6,  # the table is printed, the figures are drawn
     "saving": 0.01,
     "importing": 3.0,
 }
 
 
-def start_until(folder: Path, phase: str, *arguments: str) -> subprocess.Popen:
-    """Start a run; return when it has come to phase, while it goes on."""
-    if phase in ("saving", "importing"):
-        process = start(folder, *arguments)
-        while phase == "saving" and not temporary_files(folder / "models"):
-            assert process.poll() is None, "it ended before saving"
-            time.sleep(0.0005)
-    else:
-        process = start_paused(folder, phase, *arguments)
-        go_on(process)
-    return process
-
-
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
-def test_outputs_are_whole_after_sigkill_at_moments_spread_over_a_run(folder: Path, kills: int):
+def test_outputs_are_whole_after_sigkill_at_moments_spread_over_a_run(
+    start, start_paused, folder: Path, kills: int
+):
     killed_in = set()
     for number, (phase, duration) in zip(range(kills), itertools.cycle(PHASES.items())):
         for temporary in temporary_files(folder):  # of the kill before
             temporary.unlink()
-        process = start_until(folder, phase)
+        if phase == "importing":
+            process = start_python(folder)
+        elif phase == "saving":
+            run = start(folder)
+            while not temporary_files(folder / "models"):
+                assert run.process.is_alive(), "it ended before saving"
+                time.sleep(0.0005)
+        else:
+            run = start_paused(folder, phase)
+            run.go_on()
         time.sleep(duration * number / kills)
-        process.kill()
-        if finish(process)[0] == -signal.SIGKILL:
+        if phase == "importing":
+            process.kill()
+            code, _, _ = finish_python(process)
+        else:
+            run.process.kill()
+            code, _, _ = run.finish()
+        if code == -signal.SIGKILL:
             killed_in.add(phase)
         assert_whole(folder)
     assert killed_in >= {"MLP:", "TinyVGG:", "network"}
 
 
 @pytest.mark.parametrize("phase", ["epoch 1:", "network"])
-def test_ctrl_c_ends_the_run_in_one_line(folder: Path, phase: str):
+def test_ctrl_c_ends_the_run_in_one_line(start_paused, folder: Path, phase: str):
     # While figures are drawn the numbers may be written already: they are no part of the figures'
     # group.
     names = OUTPUTS[1:] if phase == "network" else OUTPUTS
     before = read_outputs(folder, names)
     epochs = ["--epochs", "100000"] if phase == "epoch 1:" else []
-    process = start_until(folder, phase, *epochs)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    code, _, err = finish(process)
+    run = start_paused(folder, phase, *epochs)
+    run.go_on()
+    time.sleep(0.2)
+    os.kill(run.process.pid, signal.SIGINT)
+    code, _, err = run.finish()
     checkpoint = Path("models", "lamps", "checkpoint.pth")
     hint = f"interrupted; add --resume to go on from {checkpoint}"
     assert (code, err) == (130, f"fashion_mnist_cnn.py: {hint}\n")
@@ -213,11 +273,11 @@ def test_ctrl_c_ends_the_run_in_one_line(folder: Path, phase: str):
     assert_whole(folder)
 
 
-def test_two_runs_at_the_same_time_in_one_folder(folder: Path):
+def test_two_runs_at_the_same_time_in_one_folder(start, folder: Path):
     before = read_outputs(folder)
-    processes = [start(folder, "--seed", seed) for seed in ("2", "3")]
-    for process in processes:
-        code, _, err = finish(process)
+    runs = [start(folder, "--seed", seed, stdout=Path(seed)) for seed in ("2", "3")]
+    for run in runs:
+        code, _, err = run.finish()
         assert (code, err) == (0, "")
     after = read_outputs(folder)
     assert all(
@@ -228,15 +288,17 @@ def test_two_runs_at_the_same_time_in_one_folder(folder: Path):
     assert not temporary_files(folder)
 
 
-@pytest.mark.parametrize("option", ["--models-dir", "--assets-dir"])
-def test_a_folder_without_permission_is_rejected_before_training(folder: Path, option: str):
-    locked = folder / option[2:].removesuffix("-dir") / "lamps"
-    locked.chmod(0o555)
-    before = read_outputs(folder)
-    code, out, err = finish(start(folder, prefix=WITHOUT_PRIVILEGES))
-    locked.chmod(0o755)
-    assert code == 1 and is_one_line(err) and option in err and "Permission denied" in err
-    assert out == "" and read_outputs(folder) == before
+def test_a_folder_without_permission_is_rejected_before_training(tmp_path: Path, earlier: Path):
+    processes = {}
+    for option in ("--models-dir", "--assets-dir"):
+        folder = Path(shutil.copytree(earlier, tmp_path / option))
+        (folder / option[2:].removesuffix("-dir") / "lamps").chmod(0o555)
+        processes[option] = start_python(folder)
+    before = read_outputs(earlier)
+    for option, process in processes.items():
+        code, out, err = finish_python(process)
+        assert code == 1 and is_one_line(err) and option in err and "Permission denied" in err
+        assert out == "" and read_outputs(tmp_path / option) == before
 
 
 @pytest.fixture
@@ -281,7 +343,9 @@ def test_a_disk_too_small_for_a_download_is_reported(small_disk: Path, offline: 
     assert not temporary_files(small_disk)
 
 
-def test_a_disk_that_fills_up_during_the_run_loses_nothing(folder: Path, small_disk: Path):
+def test_a_disk_that_fills_up_during_the_run_loses_nothing(
+    start_paused, folder: Path, small_disk: Path
+):
     for name in ("models", "assets"):
         shutil.move(folder / name, small_disk)
     folders = (
@@ -290,11 +354,11 @@ def test_a_disk_that_fills_up_during_the_run_loses_nothing(folder: Path, small_d
         "--assets-dir",
         str(small_disk / "assets"),
     )
-    process = start_paused(folder, "TinyVGG:", *folders)
+    run = start_paused(folder, "TinyVGG:", *folders)
     before = read_outputs(small_disk)
     fill(small_disk)
-    go_on(process)
-    code, _, err = finish(process)
+    run.go_on()
+    code, _, err = run.finish()
     assert code == 1 and is_one_line(err) and "No space left" in err
     assert read_outputs(small_disk) == before and not temporary_files(small_disk)
 
@@ -304,12 +368,15 @@ def test_strange_names_no_terminal_and_no_home(earlier: Path):
 
 
 @pytest.mark.parametrize("phase", ["MLP:", "network"])
-def test_output_that_nobody_reads_ends_the_run_quietly(folder: Path, phase: str):
+def test_output_that_nobody_reads_ends_the_run_quietly(start_paused, folder: Path, phase: str):
     before = read_outputs(folder, OUTPUTS)
-    process = start_paused(folder, phase, "--seed", "1")
-    process.stdout.close()
-    go_on(process)
-    assert process.wait(timeout=60) == 1 and process.stderr.read() == ""
+    reader, writer = Pipe(duplex=False)
+    run = start_paused(folder, phase, "--seed", "1", stdout=writer)
+    writer.close()
+    reader.close()
+    run.go_on()
+    code, _, err = run.finish()
+    assert (code, err) == (1, "")
     assert read_outputs(folder, OUTPUTS) == before
     assert_whole(folder)
 
@@ -317,5 +384,5 @@ def test_output_that_nobody_reads_ends_the_run_quietly(folder: Path, phase: str)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 def test_output_on_a_full_disk_is_reported(folder: Path):
     with Path("/dev/full").open("w") as full:
-        code, _, err = finish(start(folder, stdout=full))
+        code, _, err = finish_python(start_python(folder, stdout=full))
     assert code == 1 and is_one_line(err) and "No space left" in err

@@ -3,81 +3,75 @@ from dataclasses import replace
 
 import matplotlib.image
 import matplotlib.pyplot as plt
+import numpy
 import pytest
 import torch
+from torchvision.datasets import FashionMNIST
 
 import fashion_mnist_cnn as program
-from conftest import make_run
+from conftest import make_result
 
+MLP = program.MLP()
 CNN = program.TinyVGG()
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+RESNET = program.ResNet()
+CLASSES = tuple(FashionMNIST.classes)
 
 
-def records(better: float = 0.0) -> list[program.Record]:
-    return [
-        program.Record(n, 1 / n, 1 - 0.3 / n, 1.1 / n, 0.9 - 0.3 / n + better, 5.0 * n)
-        for n in (1, 2, 3)
-    ]
+def make_history(better: float = 0.0) -> list[program.Record]:
+    history = []
+    for epoch in (1, 2, 3):
+        record = program.Record(
+            epoch=epoch,
+            train_loss=1 / epoch,
+            train_accuracy=1 - 0.3 / epoch,
+            test_loss=1.1 / epoch,
+            test_accuracy=0.9 - 0.3 / epoch + better,
+            training_seconds=5.0 * epoch,
+        )
+        history.append(record)
+    return history
 
 
 def accuracy_figure():
-    return program.plot_accuracy(
-        [make_run(accuracy=0.8412, seconds=2.1), make_run(CNN, 0.9063, 15.0)], "title"
-    )
+    results = [make_result(accuracy=0.8412, seconds=2.1), make_result(CNN, 0.9063, 15.0)]
+    return program.plot_accuracy(results, "title")
 
 
-def several_runs() -> list[program.TrainedNetwork]:
-    mlp = [
-        make_run(accuracy=accuracy, seconds=seconds)
-        for accuracy, seconds in ((0.84, 2), (0.85, 3), (0.83, 1))
-    ]
-    cnn = [
-        make_run(CNN, accuracy, seconds) for accuracy, seconds in ((0.9, 9), (0.91, 10), (0.92, 11))
-    ]
-    return [*mlp, *cnn, make_run(diverged=True)]
+def several_seeds_figure():
+    results = [make_result(diverged=True)]
+    for accuracy, seconds in ((0.84, 2), (0.85, 3), (0.83, 1)):
+        results.append(make_result(accuracy=accuracy, seconds=seconds))
+    for accuracy, seconds in ((0.9, 9), (0.91, 10), (0.92, 11)):
+        results.append(make_result(CNN, accuracy, seconds))
+    return program.plot_accuracy(results, "title")
 
 
-def several_runs_figure():
-    return program.plot_accuracy(several_runs(), "title")
-
-
-def optimizers_runs() -> list[program.TrainedNetwork]:
-    return [
-        make_run(network, accuracy, optimizer=optimizer, history=records(better))
-        for better in (0.0, 0.1)
-        for optimizer in ("Adam", "SGD")
-        for network, accuracy in ((None, 0.84), (CNN, 0.9), (program.ResNet(), 0.93))
-    ]
+def several_optimizers() -> list[program.TrainedNetwork]:
+    results = []
+    for better in (0.0, 0.1):
+        for optimizer in ("Adam", "SGD"):
+            for network, accuracy in ((MLP, 0.84), (CNN, 0.9), (RESNET, 0.93)):
+                history = make_history(better)
+                results.append(make_result(network, accuracy, optimizer=optimizer, history=history))
+    return results
 
 
 def optimizers_figure():
-    return program.plot_accuracy(optimizers_runs(), "title")
+    return program.plot_accuracy(several_optimizers(), "title")
 
 
 def curves_figure():
-    return program.plot_learning_curves(optimizers_runs(), "title")
+    return program.plot_learning_curves(several_optimizers(), "title")
 
 
-def run_with(logits: torch.Tensor, labels: torch.Tensor) -> program.TrainedNetwork:
-    return replace(make_run(CNN), test_logits=logits, test_labels=labels)
+def result_with(logits: torch.Tensor, labels: torch.Tensor) -> program.TrainedNetwork:
+    return replace(make_result(CNN), test_logits=logits, test_labels=labels)
 
 
 def confusion_figure(classes: int = 10):
     labels = torch.arange(1000) % classes
-    return program.plot_confusion_matrix(
-        run_with(torch.rand(1000, classes), labels), CLASSES[:classes]
-    )
+    result = result_with(torch.rand(1000, classes), labels)
+    return program.plot_confusion_matrix(result, CLASSES[:classes])
 
 
 def predictions_figure(count: int = 9, channels: int = 1, size: int = 28):
@@ -86,13 +80,13 @@ def predictions_figure(count: int = 9, channels: int = 1, size: int = 28):
     logits = torch.zeros(count, 10)
     logits[:, 0] = 0.001
     image_set = program.ImageSet(images, labels, CLASSES)
-    return program.plot_predictions(
-        run_with(logits, labels), image_set, torch.arange(count), "title"
-    )
+    result = result_with(logits, labels)
+    return program.plot_predictions(result, image_set, torch.arange(count), "title")
 
 
 def shift_figure():
-    return program.plot_shifts({"MLP": [0.8, 0.5, 0.2], "TinyVGG": [0.9, 0.88, 0.6]}, "title")
+    shift_accuracy = {"MLP": [0.8, 0.5, 0.2], "TinyVGG": [0.9, 0.88, 0.6]}
+    return program.plot_shifts(shift_accuracy, "title")
 
 
 def feature_maps_figure(
@@ -101,23 +95,25 @@ def feature_maps_figure(
     torch.manual_seed(0)
     images = torch.randint(256, (3, channels, size, size), dtype=torch.uint8)
     image_set = program.ImageSet(images, torch.tensor([0, 1, 2]), CLASSES)
-    return program.plot_feature_maps(
-        program.TinyVGG(channels, hidden_units, 10, size), image_set, dead
-    )
+    network = program.TinyVGG(channels, hidden_units, 10, size)
+    return program.plot_feature_maps(network, image_set, dead)
 
 
 def texts(figure) -> list[str]:
+    """All that is written in the figure."""
     figure.draw_without_rendering()
-    return [
-        text.get_text()
-        for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))
-        if text.get_text()
-    ]
+    artists = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    return [artist.get_text() for artist in artists if artist.get_text()]
+
+
+def pixels(figure) -> numpy.ndarray:
+    """The figure as it is saved."""
+    return matplotlib.image.imread(io.BytesIO(program.render(figure)), format="png")
 
 
 DRAWN = [
     accuracy_figure,
-    several_runs_figure,
+    several_seeds_figure,
     optimizers_figure,
     curves_figure,
     confusion_figure,
@@ -130,22 +126,23 @@ DRAWN = [
 @pytest.mark.parametrize("draw", DRAWN)
 def test_nothing_is_cut_off_and_pyplot_keeps_nothing(draw):
     figure = draw()
-    figure.savefig(buffer := io.BytesIO(), dpi=120)
-    buffer.seek(0)
-    assert matplotlib.image.imread(buffer, format="png").shape[1] >= 800, "too narrow for a README"
-    drawn, page = figure.get_tightbbox(), figure.bbox_inches
-    assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= page.x1 and drawn.y1 <= page.y1
+    assert pixels(figure).shape[1] >= 800, "too narrow for a README"
+    drawn = figure.get_tightbbox()
+    page = figure.bbox_inches
+    assert drawn.x0 >= 0
+    assert drawn.y0 >= 0
+    assert drawn.x1 <= page.x1
+    assert drawn.y1 <= page.y1
     assert plt.get_fignums() == []
 
 
 def test_bars_carry_their_values():
-    assert {"84.12%", "90.63%", "2.1 s", "15.0 s", "MLP\nAdam", "TinyVGG\nAdam"} <= set(
-        texts(accuracy_figure())
-    )
+    written = set(texts(accuracy_figure()))
+    assert {"84.12%", "90.63%", "2.1 s", "15.0 s", "MLP\nAdam", "TinyVGG\nAdam"} <= written
 
 
-def test_of_several_runs_the_mean_is_drawn_with_an_error_bar_and_without_those_that_diverged():
-    figure = several_runs_figure()
+def test_of_several_seeds_the_mean_is_drawn_with_an_error_bar_and_without_those_that_diverged():
+    figure = several_seeds_figure()
     assert {"84.00%", "91.00%", "2.0 s", "10.0 s"} <= set(texts(figure))
     (bars,) = figure.axes[0].collections
     ends = [[y for _, y in bar] for bar in bars.get_segments()]
@@ -161,7 +158,7 @@ def test_each_network_and_optimizer_has_a_bar_and_a_colour_of_its_own():
     assert len({bar.get_facecolor() for bar in axes.patches}) == len(axes.patches) == 6
 
 
-def test_every_run_has_its_learning_curves_solid_on_test_images():
+def test_every_training_has_its_learning_curves_solid_on_test_images():
     figure = curves_figure()
     loss, accuracy = figure.axes
     drawn = [line for line in accuracy.lines if len(line.get_xdata())]
@@ -171,18 +168,15 @@ def test_every_run_has_its_learning_curves_solid_on_test_images():
     assert list(drawn[1].get_ydata()) == pytest.approx([0.6, 0.75, 0.8])
     assert list(loss.lines[0].get_ydata()) == pytest.approx([1, 1 / 2, 1 / 3])
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend[:2] == ["MLP Adam", "TinyVGG Adam"] and legend[-2:] == [
-        "test images",
-        "training images",
-    ]
+    assert legend[:2] == ["MLP Adam", "TinyVGG Adam"]
+    assert legend[-2:] == ["test images", "training images"]
     assert len(legend) == 6 + 2
 
 
-def test_learning_curves_begin_within_the_first_epoch_and_leave_diverged_runs_out():
-    history = [program.Record(0.5, 3.0, 0.1, 2.5, 0.2, 1.0), *records()]
-    figure = program.plot_learning_curves(
-        [make_run(history=history), make_run(CNN, diverged=True)], "title"
-    )
+def test_learning_curves_begin_within_the_first_epoch_and_leave_out_what_diverged():
+    history = [program.Record(0.5, 3.0, 0.1, 2.5, 0.2, 1.0), *make_history()]
+    results = [make_result(history=history), make_result(CNN, diverged=True)]
+    figure = program.plot_learning_curves(results, "title")
     train, test = (line for line in figure.axes[0].lines if len(line.get_xdata()))
     assert list(train.get_xdata()) == list(test.get_xdata()) == [0.5, 1, 2, 3]
     assert list(train.get_ydata()) == pytest.approx([3.0, 1, 1 / 2, 1 / 3])
@@ -191,10 +185,8 @@ def test_learning_curves_begin_within_the_first_epoch_and_leave_diverged_runs_ou
 
 def test_shifts_are_drawn_in_the_colours_of_the_networks():
     lines = {line.get_label(): line for line in shift_figure().axes[0].lines}
-    assert {name: line.get_color() for name, line in lines.items()} == {
-        "MLP": "#E69F00",
-        "TinyVGG": "#0072B2",
-    }
+    colors = {name: line.get_color() for name, line in lines.items()}
+    assert colors == {"MLP": "#E69F00", "TinyVGG": "#0072B2"}
     assert list(lines["TinyVGG"].get_ydata()) == [0.9, 0.88, 0.6]
 
 
@@ -202,9 +194,12 @@ def test_feature_maps_of_a_layer_share_a_scale_and_dead_channels_are_counted():
     figure = feature_maps_figure()
     assert len(figure.axes) == 15
     for layer in range(1, 5):
-        assert len({figure.axes[5 * index + layer].images[0].get_clim() for index in range(3)}) == 1
-    assert texts(figure).count("conv 1\n1 dead") == texts(figure).count("conv 3\n2 dead") == 3
-    assert texts(figure).count("conv 2") == 3
+        scales = {figure.axes[5 * index + layer].images[0].get_clim() for index in range(3)}
+        assert len(scales) == 1
+    written = texts(figure)
+    assert written.count("conv 1\n1 dead") == 3
+    assert written.count("conv 2") == 3
+    assert written.count("conv 3\n2 dead") == 3
 
 
 def test_feature_maps_of_small_colour_images_are_drawn_in_full():
@@ -222,9 +217,10 @@ def test_the_confusion_matrix_has_counts_shares_and_all_names():
     labels = torch.arange(10).repeat_interleave(1000)
     logits = torch.nn.functional.one_hot(labels, 10).float()
     logits[6000:6100] = logits[0]  # a tenth of the shirts are predicted as T-shirts
-    figure = program.plot_confusion_matrix(run_with(logits, labels), CLASSES)
+    figure = program.plot_confusion_matrix(result_with(logits, labels), CLASSES)
     shown = texts(figure)
-    assert "100\n(0.10)" in shown and "900\n(0.90)" in shown
+    assert "100\n(0.10)" in shown
+    assert "900\n(0.90)" in shown
     assert "TinyVGG: 99.00% of 10,000 test images correct" in shown
     for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
         assert [label.get_text() for label in axis.get_ticklabels()] == list(CLASSES)
@@ -240,9 +236,9 @@ def test_correct_and_wrong_differ_by_more_than_colour():
 @pytest.mark.parametrize("classes", [50, 200])
 def test_the_confusion_matrix_of_many_classes_has_colours_and_no_numbers(classes: int):
     labels = torch.arange(1000) % classes
-    run = run_with(torch.nn.functional.one_hot(labels, classes).float(), labels)
+    result = result_with(torch.nn.functional.one_hot(labels, classes).float(), labels)
     names = [f"class {label}" for label in range(classes)]
-    figure = program.plot_confusion_matrix(run, names)
-    buffer = io.BytesIO(program.render(figure))
-    assert max(matplotlib.image.imread(buffer, format="png").shape) <= 2000
-    assert not figure.axes[0].texts and len(figure.axes[0].get_xticklabels()) == classes
+    figure = program.plot_confusion_matrix(result, names)
+    assert max(pixels(figure).shape) <= 2000
+    assert not figure.axes[0].texts
+    assert len(figure.axes[0].get_xticklabels()) == classes

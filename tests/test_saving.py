@@ -1,6 +1,4 @@
-import dataclasses
 import io
-import json
 import os
 import pickle
 import re
@@ -34,7 +32,7 @@ def saved(tmp_path: Path) -> Path:
 @given(
     st.sampled_from(list(program.NETWORKS)),
     st.builds(
-        program.NetworkSizes,
+        program.NetworkConfig,
         in_channels=st.sampled_from([1, 3]),
         image_size=st.integers(4, 40),
         hidden_units=st.integers(1, 12),
@@ -322,13 +320,13 @@ def bad_models(folder: Path) -> dict[str, bytes]:
 
 
 FOUND = {
-    "checkpoint": "dict with the keys .'epoch', 'model_state_dict', 'loss'.*'epoch' is of type int",
+    "checkpoint": "a dict in which 'epoch' is of type int",
     "half precision": r"conv_block_1.0.weight is torch.float16",
-    "before zip files": "no zip file, as torch.save has written since version 1.6",
-    "whole model": r"Python objects of .*test_saving.Tutorial",
-    "TorchScript": "torchscript",
+    "before zip files": "no intact zip file, as torch.save has written since version 1.6",
+    "whole model": "torch.load refuses",
+    "TorchScript": "torch.load refuses",
     "other network": "keys .'weight', 'bias'",
-    "a page of the web": "begins with b'<!DOCTYPE html>",
+    "a page of the web": "no intact zip file",
     "a list": "a list",
     "other shapes": "size mismatch for conv_block_2.0.weight",
     "NaN": "conv_block_2.0.weight is not finite",
@@ -336,7 +334,7 @@ FOUND = {
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
-@pytest.mark.filterwarnings("ignore:.torch.jit")
+@pytest.mark.filterwarnings("ignore:.torch.(jit|load)")
 def test_a_bad_model_file_is_rejected_and_neither_executed_nor_unpacked(tmp_path: Path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, content in bad_models(tmp_path).items():
@@ -358,7 +356,7 @@ def test_a_bad_model_file_is_rejected_and_neither_executed_nor_unpacked(tmp_path
 
 
 def test_a_bug_in_a_network_keeps_its_traceback(monkeypatch):
-    def build(sizes: program.NetworkSizes) -> None:
+    def build(sizes: program.NetworkConfig) -> None:
         raise TypeError("a bug")
 
     monkeypatch.setattr(program.TinyVGG, "build", build)
@@ -370,98 +368,12 @@ def test_files_are_replaced_all_or_none(tmp_path: Path):
     first, second = tmp_path / "a", tmp_path / "new folder" / "b"
     program.write_files({first: b"old a", second: b"old b"})
     (tmp_path / "file").write_text("in the way of a folder")
-    with pytest.raises(program.UserError, match="cannot write"):
+    with pytest.raises(OSError, match="cannot write"):
         program.write_files({first: b"new a", tmp_path / "file" / "c": b"new c"})
     assert first.read_bytes() == b"old a"
     program.write_files({first: b"new a", second: b"new b"})
     assert (first.read_bytes(), second.read_bytes()) == (b"new a", b"new b")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "file", "new folder"]
-
-
-METADATA = {
-    "dataset": "pets",
-    "classes": ["cat", "dog", "größer"],
-    "image_size": 31,  # of which the two poolings leave 7, as of 28
-    "channels": 3,
-    "hidden_units": 5,
-    "test_accuracy": 0.75,
-}
-
-
-@pytest.fixture
-def described(tmp_path: Path) -> tuple[Path, program.TinyVGG]:
-    path = tmp_path / "CNN_model.pth"
-    path.with_suffix(".json").write_text(json.dumps(METADATA))
-    return path, program.TinyVGG(3, 5, 3, 31)
-
-
-def test_the_metadata_beside_a_model_are_read(described):
-    path, network = described
-    assert program.read_metadata(path, network) == program.ModelMetadata(**METADATA)
-
-
-@pytest.mark.parametrize("name", ["CNN", "MLP", "ResNet"])
-def test_ten_classes_of_fashion_mnists_size_without_metadata_are_taken_for_its(
-    tmp_path: Path, name: str
-):
-    path = tmp_path / f"{name}_model.pth"
-    path.write_bytes(MODEL.with_name(path.name).read_bytes())
-    description = json.loads(MODEL.with_name(f"{name}_model.json").read_text())
-    description.pop("test_accuracy")
-    with pytest.warns(
-        UserWarning, match=rf"{name}_model.json is missing: .*FashionMNIST's"
-    ) as seen:
-        metadata = program.read_metadata(path, program.load_model(path))
-    assert len(seen) == 1
-    expected = program.ModelMetadata(**description)
-    assert dataclasses.replace(metadata, classes=list(metadata.classes)) == expected
-
-
-def test_without_metadata_sizes_come_from_the_weights_and_classes_are_numbered(described):
-    path, network = described
-    path.with_suffix(".json").unlink()
-    expected = program.ModelMetadata(["class 0", "class 1", "class 2"], 28, 3, 5)
-    assert program.read_metadata(path, network) == expected
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"classes": ["cat"]}, {"image_size": 64}, {"channels": 1}, {"hidden_units": 10}],
-    ids=lambda change: next(iter(change)),
-)
-def test_metadata_of_another_network_are_rejected(described, change):
-    path, network = described
-    path.with_suffix(".json").write_text(json.dumps(METADATA | change))
-    with pytest.raises(
-        program.UserError, match=r"CNN_model\.json does not describe the network in"
-    ):
-        program.read_metadata(path, network)
-
-
-def test_metadata_without_a_dataset_are_read(described):
-    path, network = described
-    path.with_suffix(".json").write_text(
-        json.dumps({k: v for k, v in METADATA.items() if k != "dataset"})
-    )
-    expected = program.ModelMetadata(**METADATA | {"dataset": ""})
-    assert program.read_metadata(path, network) == expected
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(b"", b"{", b"[1, 2]", b"{}", b'{"dataset": 1}', b"\xff\xfe", b"null"),
-        json.dumps(METADATA | {"classes": {"0": "cat", "1": "dog", "2": "cow"}}).encode(),
-        json.dumps(METADATA | {"image_size": 0}).encode(),
-    ],
-)
-def test_invalid_metadata_are_rejected(described, content):
-    path, network = described
-    path.with_suffix(".json").write_bytes(content)
-    with pytest.raises(
-        program.UserError, match=r"CNN_model\.json does not describe the network in"
-    ):
-        program.read_metadata(path, network)
 
 
 @pytest.mark.parametrize("name", ["features.0.0.weight", "features.0.1.running_mean"])

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -21,7 +22,8 @@ from PIL import Image
 from speed import WAITING
 
 import fashion_mnist_cnn as program
-from conftest import RAW, REPOSITORY, make_run, save_lamps
+from conftest import RAW, REPOSITORY, load_folder, make_result, save_lamps
+from fashion_mnist_extras import image_folders
 
 SCRIPT = REPOSITORY / "fashion_mnist_cnn.py"
 QUICK = [
@@ -31,32 +33,41 @@ QUICK = [
 README = (REPOSITORY / "README.md").read_text()
 
 
-def run_python(*arguments: object, folder: Path | None = None, **environment: str) -> str:
-    """Return what Python prints; the environment has no setting of OpenMP but those given."""
+def start_python(
+    *arguments: object, folder: Path | None = None, **environment: str
+) -> subprocess.Popen:
+    """Start Python; the environment has no setting of OpenMP but those given."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("OMP", "GOMP"))
     }
-    result = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
-        env=kept | {"PYTHONPATH": str(REPOSITORY)} | environment,
-        capture_output=True,
+        env=kept | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+
+
+def finish_python(process: subprocess.Popen) -> str:
+    """Return what Python prints."""
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
 
 
 # ---- Beside other programs ----------------------------------------------------------------------
+# Run the script until it imports torch.nn: of torch only the options matter that are set by then.
 PRINT_OPTIONS = f"""
 import os, runpy, sys
 {{before}}
-sys.argv = ["fashion_mnist_cnn.py", "--help"]
-try:
-    runpy.run_path({str(SCRIPT)!r}, run_name={{name!r}})
-except SystemExit:
-    pass
+runpy.run_path({str(SCRIPT)!r}, run_name={{name!r}})
+"""
+TORCH_NN = """
+import os, sys
 print("options:", os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_PROC_BIND"), sep=" ")
+sys.exit()
 """
 
 
@@ -74,10 +85,14 @@ print("options:", os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_PROC_BIN
     ],
 )
 def test_how_threads_wait_is_decided_only_in_a_process_of_its_own(
-    name, before, environment, expected
+    tmp_path: Path, name, before, environment, expected
 ):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").touch()
+    (tmp_path / "torch/nn.py").write_text(TORCH_NN)
     code = PRINT_OPTIONS.format(name=name, before=before)
-    assert run_python("-c", code, **environment).endswith(f"options: {expected}\n")
+    process = start_python("-c", code, PYTHONPATH=str(tmp_path), **environment)
+    assert finish_python(process) == f"options: {expected}\n"
 
 
 def test_the_benchmark_measures_what_the_program_sets():
@@ -86,31 +101,47 @@ def test_the_benchmark_measures_what_the_program_sets():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where a thread may run")
 def test_images_are_read_on_all_processors_where_openmp_keeps_the_main_thread_to_one(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch
 ):
     save_lamps(tmp_path, 10)
-    code = """
-import os, sys
-allowed = os.sched_getaffinity(0)
-import fashion_mnist_cnn as program
-os.sched_setaffinity(0, {min(allowed)})
-read, seen = program.read_square, []
-program.read_square = lambda *a, **k: seen.append(os.sched_getaffinity(0)) or read(*a, **k)
-program.load_image_folder(program.Path(sys.argv[1]), 8, seed=0)
-print(all(processors == allowed for processors in seen), len(seen))
-"""
-    assert run_python("-c", code, tmp_path) == "True 10\n"
+    allowed = os.sched_getaffinity(0)
+    seen = []
+    read_square = image_folders.read_square
+
+    def read_and_look(*arguments: object, **options: object) -> torch.Tensor:
+        seen.append(os.sched_getaffinity(0))
+        return read_square(*arguments, **options)
+
+    def load_on_one_processor() -> None:
+        os.sched_setaffinity(0, {min(allowed)})  # of this thread alone
+        load_folder(tmp_path, 8)
+
+    monkeypatch.setattr(image_folders, "read_square", read_and_look)
+    thread = threading.Thread(target=load_on_one_processor)
+    thread.start()
+    thread.join()
+    assert seen == [allowed] * 10
 
 
 # ---- In notebooks -------------------------------------------------------------------------------
 def test_the_readmes_cells_run_in_a_notebook(tmp_path: Path, monkeypatch):
-    """All but the one that clones: the program stands here already."""
+    """All but the one that clones: the program stands here already.
+
+    The program is started as `python`, which adds options here: one small network is enough.
+    """
     section = README.split("### In a notebook")[1].split("\n## ")[0]
     clone, *cells = re.findall(r"```\n(.*?)```", section, re.DOTALL)
     assert "git clone" in clone and len(cells) == 2
     shutil.copy(SCRIPT, tmp_path)
+    shutil.copytree(SCRIPT.with_name("fashion_mnist_extras"), tmp_path / "fashion_mnist_extras")
     (tmp_path / "data_1").symlink_to(REPOSITORY / "data_1")
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    python = tmp_path / "bin/python"
+    python.parent.mkdir()
+    options = "--networks mlp --epochs 1 --batch-size 1000"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" {options}\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{python.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests may run beside this one
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": tmp_path}}
@@ -131,7 +162,8 @@ def test_the_readmes_cells_run_in_a_notebook(tmp_path: Path, monkeypatch):
 
 def test_it_runs_where_the_backend_of_a_notebook_is_not_installed(tmp_path: Path):
     save_lamps(tmp_path / "lamps", 20)
-    run_python(SCRIPT, *QUICK, folder=tmp_path, MPLBACKEND="module://not_installed.backend")
+    environment = {"MPLBACKEND": "module://not_installed.backend", "OMP_NUM_THREADS": "1"}
+    finish_python(start_python(SCRIPT, *QUICK, folder=tmp_path, **environment))
     assert (tmp_path / "assets/lamps/confusion_matrix.png").exists()
 
 
@@ -154,7 +186,7 @@ def test_pyplot_is_left_as_it_was(tmp_path: Path, monkeypatch):
     assert plt.get_fignums() == numbers and plt.gcf() is figures[1] and figures[1].axes == []
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("mine", "my own")
     plt.close("all")
-    (axes,) = program.plot_confusion_matrix(make_run(), list("abcdefghij")).axes
+    (axes,) = program.plot_confusion_matrix(make_result(), list("abcdefghij")).axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
     assert plt.get_fignums() == []
 
@@ -228,9 +260,8 @@ def test_processes_of_a_plain_locale_print_any_name(tmp_path: Path):
     (tmp_path / "lamps/red/メモ.txt").write_text("not an image")
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT]
     options = [*QUICK, "--no-plots", "--networks", "mlp"]
-    printed = run_python(
-        *command, *options, folder=tmp_path, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"
-    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    printed = finish_python(start_python(*command, *options, folder=tmp_path, **plain))
     assert "lamps/red/\\udce3\\udc83" in printed.split("skipped, ")[1]
 
 

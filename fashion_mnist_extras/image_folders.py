@@ -1,0 +1,341 @@
+"""Folders of one's own images as tensors, and the recipe that networks are trained with on them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fashion_mnist_extras import FileError
+from fashion_mnist_extras.augmentation import Augmentation
+from fashion_mnist_extras.image_files import (
+    explain,
+    is_hidden,
+    is_image_name,
+    read_header,
+    read_largest,
+    read_square,
+)
+
+T = TypeVar("T")
+Files = dict[str, list[Path]]  # of each class, in the order of their names
+Report = Callable[[str], None]  # prints a line for the user
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLITS |= {"val": "validation", "valid": "validation", "validation": "validation"}
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The images in a folder, on the CPU."""
+
+    train_images: Tensor  # uint8 (N, C, H, W); C is 1 if all images are grey, else 3
+    train_labels: Tensor  # int64 (N,), each an index into class_names
+    test_images: Tensor
+    test_labels: Tensor
+    class_names: tuple[str, ...]
+    white_value: float  # of files of more than 8 bits
+    unreadable_files: int  # that were left out
+
+
+def load_image_folder(
+    folder: Path,
+    image_size: int | None,
+    seed: int,
+    report: Report,
+    report_error: Report,
+    progress_bar: Callable[[Iterable[Any], str, int], Iterable[Any]],
+    processors: set[int] | None,
+) -> ImageFolder:
+    """Return the training images and the test images of a folder.
+
+    For its layouts see find_splits; without a test folder one image in five of each class, chosen
+    by seed, is for testing. The images get a side of image_size pixels; None is 28 if all are
+    28 x 28, else 64. A few unreadable files are left out. They are read by a thread for each
+    processor; processors are those that threads may run on, None for all. Raises FileError, naming
+    the file or folder, for what is missing or not understood.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train_files, test_files = split_files(folder, generator, report)
+    paths = [*itertools.chain(*train_files.values(), *test_files.values())]
+    map_paths = partial(map_files, progress_bar=progress_bar, processors=processors)
+    images, white_value = read_images(paths, image_size, map_paths, report, report_error)
+
+    labels = torch.cat([label_files(train_files), label_files(test_files)])
+    is_train = torch.arange(len(paths)) < sum(len(files) for files in train_files.values())
+    is_readable = torch.tensor([image is not None for image in images])
+    labels, is_train = labels[is_readable], is_train[is_readable]
+    pixels = torch.stack([image for image in images if image is not None])
+    if (pixels == pixels[:, :1]).all():  # grey
+        pixels = pixels[:, :1]
+
+    class_names = tuple(printable(name) for name in train_files)
+    for part in (labels[is_train], labels[~is_train]):
+        counts = part.bincount(minlength=len(class_names)).tolist()
+        if 0 in counts:
+            raise FileError(f"{folder}: no file of {class_names[counts.index(0)]} can be read")
+    # Shuffled, since the first ones serve as a sample.
+    test_order = torch.randperm(int((~is_train).sum()), generator=generator)
+    return ImageFolder(
+        train_images=pixels[is_train],
+        train_labels=labels[is_train],
+        test_images=pixels[~is_train][test_order],
+        test_labels=labels[~is_train][test_order],
+        class_names=class_names,
+        white_value=white_value,
+        unreadable_files=len(images) - len(pixels),
+    )
+
+
+def recommend_recipe(
+    shape: tuple[int, ...], batch_size: int | None, mirror: bool | None
+) -> dict[str, Any]:
+    """Return how networks are best trained on images of this shape: (N, C, H, W).
+
+    Chosen on held-out photographs of clothes. What is given instead of None is kept.
+    """
+    count, channels, _, side = shape
+    batch_size = batch_size or min(64, max(8, count // 10))
+    steps_per_epoch = math.ceil(count / batch_size)
+    # As many steps for few images as for many, and no more than take some ten minutes.
+    steps = 2300 * min(1.0, (64 / side) ** 2)
+    augment = Augmentation(
+        mirror=channels == 3 if mirror is None else mirror,
+        shift=0.1,
+        zoom=0.2,
+        rotation=10,
+        color=0.2,
+        padding="reflection",
+    )
+    return {
+        "networks": ("tinyvgg", "resnet"),
+        "epochs": max(1, round(steps / steps_per_epoch)),
+        "batch_size": batch_size,
+        "learning_rate_scale": min(1.0, batch_size / 128),
+        "augment": augment,
+        "is_mirrored": augment.mirror,
+    }
+
+
+def describe_recipe(shape: tuple[int, ...], recipe: Mapping[str, Any]) -> str:
+    """Return in a line how networks are trained on images of this shape: (N, C, H, W)."""
+    changed = "not changed"
+    if recipe["augment"]:
+        mirrored = "mirrored too" if recipe["is_mirrored"] else "not mirrored"
+        changed = f"changed at random, {mirrored}"
+    sides = " x ".join(str(side) for side in shape[1:])
+    steps = math.ceil(shape[0] / recipe["batch_size"])
+    training = f"{recipe['epochs']} epochs of {steps} steps of {recipe['batch_size']} images"
+    return f"images of {sides}, {changed}; {' and '.join(recipe['networks'])}: {training}"
+
+
+# ---- List the files ------------------------------------------------------------------------------
+def split_files(folder: Path, generator: torch.Generator, report: Report) -> tuple[Files, Files]:
+    """Return the files to train on and those to test on, of the same classes. Raises FileError."""
+    train_folder, test_folder = find_splits(folder, report)
+    train_files = find_images(train_folder, set(), report)
+    if not test_folder:
+        return hold_out(train_files, generator)
+    # Of a file that both link to, or one to the other, nothing would be learned by testing on it.
+    trained_on = {path.resolve() for path in itertools.chain(*train_files.values())}
+    test_files = find_images(test_folder, trained_on, report)
+    if different := sorted(train_files.keys() ^ test_files.keys()):
+        names = f"{train_folder.name} and {test_folder.name}"
+        raise FileError(f"{folder}: only one of {names} has {', '.join(different)}")
+    return train_files, test_files
+
+
+def find_splits(folder: Path, report: Report) -> tuple[Path, Path | None]:
+    """Return the folders to train and to test on, each with a folder per class; None: hold out.
+
+    A split holds class folders and is called train or training, test or testing, val, valid or
+    validation, perhaps with a word and "_" before it. Raises FileError if that is ambiguous.
+    """
+    root = unwrap(folder)
+    splits: dict[str, list[Path]] = {"class": []}
+    for child in class_folders(root):
+        kind = SPLITS.get(child.name.lower().rpartition("_")[2], "class")
+        inner = unwrap(child) if class_folders(unwrap(child)) else child
+        if not class_folders(inner):  # a class may be called train
+            kind = "class"
+        splits.setdefault(kind, []).append(inner)
+    if splits.keys() == {"class"}:
+        return root, None
+    unused = splits.pop("class")
+    tested_on = splits.get("test") or splits.get("validation")
+    is_ambiguous = any(len(found) > 1 for found in splits.values())
+    if is_ambiguous or "train" not in splits or not tested_on:
+        raise FileError(
+            f"{folder} is neither DIR/<class>/ nor DIR/train/<class>/ with DIR/test/<class>/ "
+            "or DIR/validation/<class>/"
+        )
+    if "test" in splits and "validation" in splits:
+        unused += splits["validation"]
+    for path in unused:
+        report(f"not used: {path}")
+    return splits["train"][0], tested_on[0]
+
+
+def unwrap(folder: Path) -> Path:
+    """Return the only folder in folder, or the only one in that, or folder itself."""
+    for _ in range(2):
+        inside = class_folders(folder)
+        if len(inside) == 1 and not any(is_image_name(path) for path in folder.iterdir()):
+            folder = inside[0]
+    return folder
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Return the folders in folder but hidden ones and links in a circle. Raises FileError."""
+    real = folder.resolve()
+    folders = []
+    try:
+        for path in sorted(folder.iterdir()):
+            is_visible = path.is_dir() and not is_hidden(path.name)
+            if is_visible and not real.is_relative_to(path.resolve()):
+                folders.append(path)
+    except OSError as error:
+        raise FileError(f"{folder} cannot be read: {error.strerror}") from error
+    return folders
+
+
+def find_images(folder: Path, excluded: set[Path], report: Report) -> Files:
+    """Return the image files of each class, which is a folder in folder. Raises FileError.
+
+    Links to class folders and files are followed, but each file is taken once, and none of those
+    that are excluded: otherwise one image could be both trained and tested on.
+    """
+    classes = class_folders(folder)
+    if len(classes) < 2:
+        raise FileError(f"{folder} must have at least two folders of images, one per class")
+    files: Files = {}
+    taken = set(excluded)
+    skipped = [path for path in folder.iterdir() if path not in classes]
+    for class_folder in classes:
+        files[class_folder.name] = []
+        for path in list_visible(class_folder.resolve()):
+            is_image = path.is_file() and is_image_name(path)
+            if is_image and path.resolve() not in taken:
+                files[class_folder.name].append(path)
+                taken.add(path.resolve())
+            elif path.is_symlink() or not path.is_dir():
+                skipped.append(path)
+    names = sorted(str(path) for path in skipped if not is_hidden(path.name))
+    if names:
+        shown = ", ".join(names[:5])
+        if len(names) > 5:
+            shown += ", ..."
+        report(f"{len(names)} skipped, not images of a class, or again: {shown}")
+    if empty := [name for name in files if not files[name]]:
+        hints = [hint for hint in map(explain, names) if hint]
+        raise FileError(f"{folder} has no image in {', '.join(empty)}{''.join(hints[:1])}")
+    return files
+
+
+def list_visible(folder: Path) -> list[Path]:
+    """Return all that is below folder, but what is hidden and what is in a hidden folder."""
+    paths = []
+    for path in sorted(folder.rglob("*")):
+        if not any(is_hidden(part) for part in path.relative_to(folder).parts):
+            paths.append(path)
+    return paths
+
+
+def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
+    """Return the files to train on and, one in five of each class, those to test on."""
+    train_files = {}
+    test_files = {}
+    for name, paths in files.items():
+        if len(paths) < 2:
+            raise FileError(f"{paths[0].parent} has one image; a class needs one to test on too")
+        shuffled = [paths[i] for i in torch.randperm(len(paths), generator=generator)]
+        count = max(1, round(len(paths) / 5))
+        test_files[name] = shuffled[:count]
+        train_files[name] = shuffled[count:]
+    return train_files, test_files
+
+
+def label_files(files: Files) -> Tensor:
+    """Return the index of its class for each file: int64 (N,)."""
+    counts = torch.tensor([len(paths) for paths in files.values()])
+    return torch.arange(len(files)).repeat_interleave(counts)
+
+
+def printable(name: str) -> str:
+    """Return a file's name with a question mark for what is not UTF-8 in it."""
+    return name.encode(errors="replace").decode()
+
+
+# ---- Read them -----------------------------------------------------------------------------------
+def read_images(
+    paths: list[Path],
+    image_size: int | None,
+    map_paths: Callable[[Callable[[Path], Any], list[Path]], list[Any]],
+    report: Report,
+    report_error: Report,
+) -> tuple[list[Tensor | None], float]:
+    """Return each image, uint8 (3, image_size, image_size), or None, and the value of white.
+
+    That is one for all files of more than 8 bits. Raises FileError if more than ten files and more
+    than one in a hundred are unreadable, or all.
+    """
+    headers = map_paths(read_header, paths)
+    sizes = {header.size for header in headers if isinstance(header, Image.Image)}
+    image_size = image_size or (28 if sizes == {(28, 28)} else 64)
+    is_deep = [isinstance(header, Image.Image) and header.mode[0] in "IF" for header in headers]
+    largest = map_paths(read_largest, list(itertools.compress(paths, is_deep)))
+    white_value = find_white([value for value in largest if isinstance(value, float)], report)
+    read = partial(read_square, mode="RGB", image_size=image_size, white_value=white_value)
+    results = map_paths(read, paths)
+    errors = [result for result in results if isinstance(result, FileError)]
+    for error in errors[:10]:
+        report_error(f"left out: {error}")
+    if len(errors) > max(10, len(paths) / 100) or len(errors) == len(paths):
+        raise FileError(f"{len(errors)} of {len(paths)} files cannot be read as images")
+    return [result if isinstance(result, Tensor) else None for result in results], white_value
+
+
+def map_files(
+    function: Callable[[Path], T],
+    paths: list[Path],
+    progress_bar: Callable[[Iterable[Any], str, int], Iterable[Any]],
+    processors: set[int] | None,
+) -> list[T | FileError]:
+    """Return function of each path, or its error, by one thread per processor."""
+
+    def attempt(path: Path) -> T | FileError:
+        try:
+            return function(path)
+        except FileError as error:
+            return error
+
+    def leave_processor() -> None:
+        """Let this thread run on all: it has inherited the one that OpenMP gave to main."""
+        if processors:
+            os.sched_setaffinity(0, processors)
+
+    with ThreadPoolExecutor(os.cpu_count(), initializer=leave_processor) as pool:
+        return list(progress_bar(pool.map(attempt, paths), "reading images", len(paths)))
+
+
+def find_white(largest: list[float], report: Report) -> float:
+    """Return the value of white in files of more than 8 bits from the largest value in each."""
+    if not largest:
+        return 65535
+    white = max(largest)
+    for usual in (1.0, 255, 4095, 65535):
+        if white <= usual:
+            white = usual
+            break
+    values = f"{len(largest)} images of more than 8 bits, values up to {max(largest):g}"
+    report(f"{values}: {white:g} is white")
+    return white

@@ -1,0 +1,190 @@
+"""What a saved network predicts for image files: --predict."""
+
+from __future__ import annotations
+
+import copy
+import glob
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.datasets import FashionMNIST
+from torchvision.transforms.functional import pil_to_tensor
+
+from fashion_mnist_extras import FileError
+from fashion_mnist_extras.image_files import (
+    is_image_name,
+    prepare_garment,
+    read_image,
+    read_square,
+)
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """The JSON file beside a saved network."""
+
+    classes: Sequence[str]
+    image_size: int
+    channels: int
+    hidden_units: int
+    dataset: str = ""
+    test_accuracy: float | None = None
+    white_value: float = 65535  # of files of more than 8 bits
+
+
+def print_predictions(
+    paths: Iterable[str],
+    network: nn.Module,
+    metadata: ModelMetadata,
+    predict_logits: Callable[[nn.Module, Tensor], Tensor],
+    as_json: bool,
+    report_error: Callable[[str], None],
+) -> int:
+    """Print a line for each image; return 1 if one is unreadable, else 0.
+
+    predict_logits(network, images) returns logits (N, classes) for uint8 images (N, C, H, W).
+    """
+    device = next(network.parameters()).device
+    name = type(network).__name__
+    exit_code = 0
+    for path in expand_paths(paths):
+        try:
+            image, preparation = prepare_image(path, metadata)
+        except FileError as error:
+            report_error(str(error))
+            exit_code = 1
+            continue
+        logits = predict_logits(network, image.unsqueeze(0).to(device))
+        probabilities, labels = logits.softmax(dim=1)[0].topk(2)
+        predicted = metadata.classes[int(labels[0])]
+        runner_up = metadata.classes[int(labels[1])]
+        probability, runner_up_probability = probabilities.tolist()
+        if as_json:
+            prediction = {
+                "image": path,
+                "class": predicted,
+                "probability": probability,
+                "runner_up": runner_up,
+                "runner_up_probability": runner_up_probability,
+                "prepared": preparation,
+                "model": name,
+            }
+            print(json.dumps(prediction))
+        else:
+            answer = f"{predicted} {probability:.2%}, then {runner_up} {runner_up_probability:.2%}"
+            print(f"{path}: {answer} ({name}, {preparation})")
+    return exit_code
+
+
+def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
+    """Return an image as the network takes it, uint8 (C, H, W), and how it was prepared.
+
+    Raises FileError.
+    """
+    size = metadata.image_size
+    if (metadata.dataset, metadata.channels, size) != ("FashionMNIST", 1, 28):
+        mode = "L" if metadata.channels == 1 else "RGB"
+        return read_square(path, mode, size, metadata.white_value), f"resized to {size} x {size}"
+    image = read_image(path, "RGB")
+    pixels = pil_to_tensor(image)
+    if image.size == (28, 28) and pixels[:, 0, 0].max() < 128:  # one of the dataset's own
+        return pil_to_tensor(image.convert("L")), "as it is"
+    return prepare_garment(image), "prepared like FashionMNIST's images"
+
+
+def expand_paths(paths: Iterable[str]) -> Iterator[str]:
+    """Yield each file itself, the images in a folder, those that match what no shell expanded."""
+    for path in paths:
+        pattern = os.path.join(glob.escape(path), "*") if os.path.isdir(path) else path
+        matches = [match for match in sorted(glob.glob(pattern)) if is_image_name(match)]
+        yield from [path] if os.path.isfile(path) or not matches else matches
+
+
+def find_best_model(folders: Sequence[Path], names: Sequence[str]) -> Path:
+    """Return the network of the highest test accuracy in the first folder that has any of names."""
+    for folder in folders:
+        saved = [folder / name for name in names if (folder / name).exists()]
+        if saved:
+            return max(saved, key=read_test_accuracy)
+    return folders[0] / "CNN_model.pth"  # which is reported as missing
+
+
+def read_test_accuracy(path: Path) -> float:
+    """Return what the JSON file beside a saved network says, or 0 if it does not."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return float(metadata["test_accuracy"])
+    return 0.0
+
+
+def load_described(
+    path: Path,
+    load: Callable[[Path], tuple[nn.Module, Mapping[str, int]]],
+    report_error: Callable[[str], None],
+) -> tuple[nn.Module, ModelMetadata]:
+    """Return the network in path and its description; report what of it is assumed.
+
+    load returns the network and its config. Raises FileError, and what load raises.
+    """
+    with warnings.catch_warnings(record=True, action="always") as assumptions:
+        network, config = load(path)
+    for assumption in assumptions:
+        report_error(str(assumption.message))
+    return network, read_metadata(path, network, config, report_error)
+
+
+def read_metadata(
+    path: Path,
+    network: nn.Module,
+    config: Mapping[str, int],
+    report_error: Callable[[str], None],
+) -> ModelMetadata:
+    """Return what the JSON file beside the network's file says, or without one its weights.
+
+    config has the in_channels, image_size, hidden_units and num_classes read off the weights.
+    Without a JSON file, ten classes of 1 x 28 x 28 images are taken for FashionMNIST's, which is
+    reported. Raises FileError if network and description do not agree, or if it cannot classify
+    images.
+    """
+    json_path = path.with_suffix(".json")
+    if json_path.exists():
+        metadata = parse_metadata(json_path, path, network, config)
+    else:
+        metadata = ModelMetadata(
+            classes=[f"class {label}" for label in range(config["num_classes"])],
+            image_size=config["image_size"],
+            channels=config["in_channels"],
+            hidden_units=config["hidden_units"],
+        )
+        if (metadata.channels, metadata.image_size, len(metadata.classes)) == (1, 28, 10):
+            metadata = replace(metadata, classes=FashionMNIST.classes, dataset="FashionMNIST")
+            report_error(f"{json_path} is missing: {path} is taken for FashionMNIST's")
+    if len(metadata.classes) < 2 or metadata.channels not in (1, 3):
+        reason = f"{len(metadata.classes)} classes, {metadata.channels} channels"
+        raise FileError(f"{path} cannot classify images, grey or in colour: it has {reason}")
+    return metadata
+
+
+def parse_metadata(
+    json_path: Path, path: Path, network: nn.Module, config: Mapping[str, int]
+) -> ModelMetadata:
+    """Return what the JSON file says. Raises FileError unless it describes the network in path."""
+    try:
+        metadata = ModelMetadata(**json.loads(json_path.read_text(encoding="utf-8")))
+        if not isinstance(metadata.classes, list) or metadata.image_size < 4:
+            raise ValueError("its classes are no list, or its images too small")
+        # Shapes alone: nothing is computed.
+        shape = (1, metadata.channels, metadata.image_size, metadata.image_size)
+        outputs = copy.deepcopy(network).to("meta")(torch.empty(shape, device="meta")).shape[1]
+        if (metadata.hidden_units, len(metadata.classes)) != (config["hidden_units"], outputs):
+            raise ValueError(f"it has {config['hidden_units']} hidden units, {outputs} classes")
+    except (OSError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: other shapes
+        raise FileError(f"{json_path} does not describe the network in {path}: {error}") from error
+    return metadata

@@ -1,0 +1,132 @@
+"""The script alone, copied into an empty folder beside data_1: it trains, compares and saves."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+
+NAME = "fashion_mnist_cnn.py"
+OUTPUTS = {
+    *("models/CNN_model.json", "models/CNN_model.pth"),
+    *("models/MLP_model.json", "models/MLP_model.pth"),
+    *("assets/accuracy_model_graph.png", "assets/confusion_matrix.png"),
+    *("assets/learning_curves.png", "assets/mistakes.png", "assets/prediction_examples.png"),
+    "assets/results.json",
+}
+STARTS = {  # how a person starts it, before the options
+    "python": [NAME],
+    "python -P": ["-P", NAME],
+    "run_path": [
+        "-c",
+        f"import runpy, sys; sys.argv[0] = {NAME!r}; runpy.run_path({NAME!r}, run_name='__main__')",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    shutil.copy(REPOSITORY / NAME, folder)
+    (folder / "data_1").symlink_to(REPOSITORY / "data_1")
+    return folder
+
+
+def begin(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start Python in folder, where no other copy of the program is found."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=kept | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def finished(alone: Path) -> tuple[int, str, str]:
+    """The run of one epoch, by `python -P`, which does not look for modules beside the script."""
+    return finish(begin(alone, *STARTS["python -P"], "--epochs", "1"))
+
+
+def test_it_trains_compares_saves_and_draws(alone: Path, finished):
+    code, out, err = finished
+    assert (code, err) == (0, "")
+    written = {str(path.relative_to(alone)) for path in alone.glob("*s/*")}
+    assert written == OUTPUTS
+    first, *_ = out.splitlines()
+    assert first.startswith("fashion_mnist_extras is not beside the script: no figures of shifted")
+    report = json.loads((alone / "assets/results.json").read_text())
+    assert report["evidence"] is None and report["resumed_from"] is None
+    mlp, cnn = (model["test_accuracy"] for model in report["models"])
+    assert 0.75 < mlp < cnn
+
+
+def test_the_cnn_it_saved_is_loaded_beside_it(alone: Path, finished):
+    code = """
+import torch
+from fashion_mnist_cnn import UserError, load_model
+print(tuple(load_model()(torch.zeros(1, 1, 28, 28)).shape))
+try:
+    load_model("fashion_mnist_cnn.py")
+except UserError as error:
+    print(error)
+"""
+    status, out, err = finish(begin(alone, "-c", code))
+    shape, refusal = out.splitlines()
+    assert (status, shape, err) == (0, "(1, 10)", "")
+    assert "is not a float32 state dict" in refusal
+
+
+FLAGS = ["--images pets", "--augment", "--predict image.png", "--resume"]
+
+
+def test_flags_that_need_the_folder_and_torchrun_are_refused_before_any_work(alone: Path):
+    code = f"""
+import contextlib, fashion_mnist_cnn as program, os
+def run(*arguments):
+    try:
+        print(program.main([*arguments, "--models-dir", "unmade"]))
+    except SystemExit as stopped:
+        print(stopped.code)
+for flag in {FLAGS}:
+    run(*flag.split())
+os.environ["TORCHELASTIC_RUN_ID"] = "none"
+run()
+"""
+    status, out, err = finish(begin(alone, "-c", code))
+    assert (status, out.split()) == (0, ["2"] * 5), err
+    needs = "needs the folder fashion_mnist_extras beside the script (see --help)"
+    names = [f"argument {flag.split()[0]}: it" for flag in FLAGS]
+    assert err.splitlines() == [f"{NAME}: {name} {needs}" for name in [*names, "torchrun"]]
+    assert not (alone / "unmade").exists()
+
+
+def test_each_way_of_starting_it_finds_the_folder_or_says_that_it_is_missing(
+    alone: Path, tmp_path: Path
+):
+    """Without the folder the last line is that of `python`; with it a photograph is predicted."""
+    photograph = str(REPOSITORY / "assets/test_image_as_photograph.jpg")
+    shutil.copytree(REPOSITORY / "fashion_mnist_extras", tmp_path / "fashion_mnist_extras")
+    shutil.copy(REPOSITORY / NAME, tmp_path)
+    (tmp_path / "models").symlink_to(REPOSITORY / "models")
+    for name, command in STARTS.items():
+        processes = [
+            begin(folder, *command, "--predict", photograph, OMP_NUM_THREADS="1")
+            for folder in (alone, tmp_path)
+        ]
+        without, beside = map(finish, processes)
+        assert without[:2] == (2, "") and without[2].count("\n") == 1, name
+        assert beside[0] == 0 and "Pullover" in beside[1], (name, beside)

@@ -1,0 +1,95 @@
+"""Random changes of a mini-batch."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fashion_mnist_extras.augmentation import Augmentation
+
+NONE = Augmentation(mirror=False, shift=0, patch=0)
+PHOTOGRAPHS = Augmentation(
+    shift=0.1, zoom=0.2, rotation=10, color=0.2, patch=0.5, padding="reflection"
+)
+
+
+def new_generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def shift_by_hand(image: Tensor, down: int, right: int) -> Tensor:
+    """The image (C, H, W) shifted row by row, and column by column."""
+    result = torch.zeros_like(image)
+    _, height, width = image.shape
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y - down < height and 0 <= x - right < width:
+                result[:, y, x] = image[:, y - down, x - right]
+    return result
+
+
+def test_augmented_images_are_mirrored_and_shifted_originals_and_nothing_else():
+    image = torch.randint(1, 256, (2, 5, 6), dtype=torch.uint8)
+    images = image.expand(2000, 2, 5, 6)
+    augmented = Augmentation(shift=0.4, patch=0)(images, new_generator(), 0.0)
+    possible = set()
+    for original in (image, image.flip(-1)):
+        for down in range(-2, 3):
+            for right in range(-2, 3):
+                possible.add(bytes(shift_by_hand(original, down, right).numpy()))
+    assert len(possible) == 50
+    assert augmented.shape == images.shape
+    assert augmented.dtype == torch.uint8
+    assert {bytes(each.contiguous().numpy()) for each in augmented} == possible
+
+
+def test_every_image_of_a_batch_is_changed_in_a_way_of_its_own():
+    images = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8).expand(50, 3, 32, 32)
+    augmented = PHOTOGRAPHS(images, new_generator(), 0.0)
+    assert augmented.shape == (50, 3, 32, 32)
+    assert augmented.dtype == torch.uint8
+    assert len({bytes(each.numpy()) for each in augmented}) == 50
+    assert torch.equal(PHOTOGRAPHS(images, new_generator(), 0.0), augmented)
+
+
+GREY = torch.full((1000, 3, 32, 32), 100, dtype=torch.uint8)
+
+
+def test_what_changes_nothing_leaves_images_as_they_are():
+    assert torch.equal(NONE(GREY, new_generator(), 0.0), GREY)
+
+
+def test_colours_change_as_much_as_is_said():
+    changed = replace(NONE, color=0.2)(GREY, new_generator(), 0.0)
+    assert (changed == changed[:, :1, :1, :1]).all(), "of one colour before and after"
+    assert 80 <= changed.min() < 82
+    assert 118 < changed.max() <= 120
+
+
+def test_patches_are_as_frequent_and_as_large_as_is_said_and_images_whole_at_the_end():
+    augment = replace(NONE, patch=0.5)
+    generator = new_generator()
+    patched = augment(GREY, generator, 0.0) != 100
+    assert 0.4 < patched.any(dim=3).any(dim=2).any(dim=1).float().mean() < 0.55
+    heights = patched[:, 0].sum(dim=1).amax(dim=1)
+    assert 3 / 7 * 32 - 1 < heights.max() <= 3 / 7 * 32 + 1
+    assert not torch.equal(augment(GREY, generator, 0.79), GREY)
+    assert torch.equal(augment(GREY, generator, 0.8), GREY)
+
+
+def test_images_are_rotated_as_far_as_is_said():
+    bar = torch.zeros(1000, 1, 32, 32, dtype=torch.uint8)
+    bar[:, :, :, 16:] = 255  # the right half
+    rotated = replace(NONE, rotation=10, padding="border")(bar, new_generator(), 0.0)
+    edges = 32 - (rotated > 127).sum(dim=3).float()  # of each row
+    slopes = (edges[:, 0, -1] - edges[:, 0, 0]).abs() / 31
+    assert math.tan(math.radians(9)) < slopes.max() < math.tan(math.radians(11))
+
+
+def test_colour_images_keep_their_colours_apart_and_grey_ones_stay_grey():
+    grey = torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8)
+    generator = new_generator()
+    assert PHOTOGRAPHS(grey, generator, 0.0).shape == grey.shape
+    changed = PHOTOGRAPHS(grey.expand(20, 3, 28, 28), generator, 0.0)
+    assert (changed.int() - changed[:, :1].int()).abs().max() <= 1

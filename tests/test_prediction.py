@@ -1,0 +1,317 @@
+"""What --predict makes of an image file."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+import fashion_mnist_cnn as program
+from conftest import MODEL, brightnesses, is_one_line, save_image
+from fashion_mnist_cnn import load_image_folder
+from fashion_mnist_extras import FileError
+from fashion_mnist_extras.prediction import ModelMetadata, prepare_image, read_metadata
+
+FASHION_MNIST = ModelMetadata(list("abcdefghij"), 28, 1, 10, dataset="FashionMNIST")
+
+
+# ---- Prepare images ------------------------------------------------------------------------------
+def test_only_the_real_dataset_is_prepared_like_it(tmp_path: Path):
+    path = str(save_image(tmp_path / "image.png", "RGB", (50, 50)))
+    metadata = replace(FASHION_MNIST, channels=3, image_size=64)
+    image, preparation = prepare_image(path, metadata)
+    assert image.shape == (3, 64, 64)
+    assert preparation == "resized to 64 x 64"
+
+
+def test_images_of_the_dataset_are_not_prepared_again_but_others_are(tmp_path: Path, fashion_mnist):
+    for index, image in enumerate(fashion_mnist[1].images[:100]):
+        original = Image.fromarray(image[0].numpy())
+        original.save(tmp_path / "original.png")
+        prepared, preparation = prepare_image(str(tmp_path / "original.png"), FASHION_MNIST)
+        assert preparation == "as it is", index
+        assert torch.equal(prepared, image), index
+        ImageOps.invert(original).save(tmp_path / "inverted.png")
+        assert "prepared" in prepare_image(str(tmp_path / "inverted.png"), FASHION_MNIST)[1], index
+        original.resize((29, 29)).save(tmp_path / "larger.png")
+        assert "prepared" in prepare_image(str(tmp_path / "larger.png"), FASHION_MNIST)[1], index
+
+
+def test_a_network_of_ordinary_images_takes_a_deep_one_as_of_16_bits(tmp_path: Path):
+    for number in range(4):
+        save_image(tmp_path / "folder" / "ab"[number % 2] / f"{number}.png")
+    white_value = load_image_folder(tmp_path / "folder", None, 0).notes["white_value"]
+    assert white_value == 65535
+    Image.fromarray(numpy.full((28, 28), 257 * 77, dtype="uint16")).save(tmp_path / "deep.png")
+    metadata = ModelMetadata(["a", "b"], 28, 1, 10)
+    assert metadata.white_value == white_value
+    image, _ = prepare_image(str(tmp_path / "deep.png"), metadata)
+    assert image.unique().tolist() == [77]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "white", "depth"),
+    [
+        ("uint16", 255, 255),
+        ("uint16", 4095, 4095),
+        ("uint16", 65535, 65535),
+        ("int32", 200, 255),
+        ("int32", 100_000, 100_000),
+        ("float32", 1.0, 1.0),
+        ("float32", 255, 255),
+    ],
+)
+def test_deep_images_have_one_depth_which_prediction_uses(
+    tmp_path: Path, capsys, dtype: str, white: float, depth: float
+):
+    folder = tmp_path / "deep"
+    for name, share in (("dark", 0.25), ("light", 1.0)):
+        (folder / name).mkdir(parents=True)
+        values = numpy.full((28, 28), white * share).astype(dtype)
+        for number in range(10):
+            Image.fromarray(values).save(folder / name / f"{number}.tif")
+    dataset = load_image_folder(folder, None, 0)
+    assert dataset.notes["white_value"] == depth
+    assert f"{depth:g} is white" in capsys.readouterr().out
+    expected = [round(255 * white * share / depth) for share in (0.25, 1.0)]
+    assert sorted(set(brightnesses(dataset.train_set))) == pytest.approx(expected, abs=1)
+    metadata = ModelMetadata(["dark", "light"], 28, 1, 10, white_value=depth)
+    image, _ = prepare_image(str(folder / "light" / "0.tif"), metadata)
+    assert image.unique().tolist() == pytest.approx(expected[1:], abs=1)
+
+
+# ---- Describe a saved network -------------------------------------------------------------------
+METADATA = {
+    "dataset": "pets",
+    "classes": ["cat", "dog", "größer"],
+    "image_size": 31,  # of which the two poolings leave 7, as of 28
+    "channels": 3,
+    "hidden_units": 5,
+    "test_accuracy": 0.75,
+}
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> tuple[Path, program.TinyVGG]:
+    path = tmp_path / "CNN_model.pth"
+    path.with_suffix(".json").write_text(json.dumps(METADATA))
+    return path, program.TinyVGG(3, 5, 3, 31)
+
+
+def read(
+    path: Path, network: program.Network, report_error: Callable[[str], None] = pytest.fail
+) -> ModelMetadata:
+    config = network.read_config(network.state_dict())
+    return read_metadata(path, network, vars(config), report_error)
+
+
+def test_the_metadata_beside_a_model_are_read(described):
+    path, network = described
+    assert read(path, network) == ModelMetadata(**METADATA)
+
+
+@pytest.mark.parametrize("name", ["CNN", "MLP", "ResNet"])
+def test_ten_classes_of_fashion_mnists_size_without_metadata_are_taken_for_its(
+    tmp_path: Path, name: str
+):
+    path = tmp_path / f"{name}_model.pth"
+    path.write_bytes(MODEL.with_name(path.name).read_bytes())
+    description = json.loads(MODEL.with_name(f"{name}_model.json").read_text())
+    description.pop("test_accuracy")
+    reported = []
+    metadata = read(path, program.load_model(path), reported.append)
+    (line,) = reported
+    assert re.search(rf"{name}_model.json is missing: .*FashionMNIST's", line)
+    expected = ModelMetadata(**description)
+    assert dataclasses.replace(metadata, classes=list(metadata.classes)) == expected
+
+
+def test_without_metadata_sizes_come_from_the_weights_and_classes_are_numbered(described):
+    path, network = described
+    path.with_suffix(".json").unlink()
+    expected = ModelMetadata(["class 0", "class 1", "class 2"], 28, 3, 5)
+    assert read(path, network) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"classes": ["cat"]}, {"image_size": 64}, {"channels": 1}, {"hidden_units": 10}],
+    ids=lambda change: next(iter(change)),
+)
+def test_metadata_of_another_network_are_rejected(described, change):
+    path, network = described
+    path.with_suffix(".json").write_text(json.dumps(METADATA | change))
+    with pytest.raises(FileError, match=r"CNN_model\.json does not describe the network in"):
+        read(path, network)
+
+
+def test_metadata_without_a_dataset_are_read(described):
+    path, network = described
+    path.with_suffix(".json").write_text(
+        json.dumps({k: v for k, v in METADATA.items() if k != "dataset"})
+    )
+    expected = ModelMetadata(**METADATA | {"dataset": ""})
+    assert read(path, network) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[1, 2]", b"{}", b'{"dataset": 1}', b"\xff\xfe", b"null"),
+        json.dumps(METADATA | {"classes": {"0": "cat", "1": "dog", "2": "cow"}}).encode(),
+        json.dumps(METADATA | {"image_size": 0}).encode(),
+    ],
+)
+def test_invalid_metadata_are_rejected(described, content):
+    path, network = described
+    path.with_suffix(".json").write_bytes(content)
+    with pytest.raises(FileError, match=r"CNN_model\.json does not describe the network in"):
+        read(path, network)
+
+
+# ---- Predict ------------------------------------------------------------------------------------
+@pytest.fixture
+def garments(tmp_path: Path, fashion_mnist) -> list[str]:
+    """An ankle boot as it is in the dataset, and a pullover as a photograph on white."""
+    boot, pullover = (Image.fromarray(image[0].numpy()) for image in fashion_mnist[1].images[:2])
+    boot.save(tmp_path / "boot.png")
+    photograph = Image.new("RGB", (300, 400), "white")
+    photograph.paste(
+        ImageOps.invert(pullover).convert("RGB").resize((240, 240), Image.Resampling.BICUBIC),
+        (40, 130),
+    )
+    photograph.save(tmp_path / "photograph.jpg")
+    return [str(tmp_path / name) for name in ("boot.png", "photograph.jpg")]
+
+
+@pytest.mark.parametrize(
+    "accuracies, expected",
+    [
+        ({"CNN": 0.9054, "ResNet": 0.5355}, "TinyVGG"),
+        ({"CNN": 0.9054, "ResNet": 0.9451, "MLP": 0.846}, "ResNet"),
+        ({"CNN": 0.3, "MLP": 0.846}, "MLP"),
+        ({"CNN": 0.3, "ResNet": None}, "TinyVGG"),
+        ({"ResNet": None}, "ResNet"),
+    ],
+)
+def test_the_network_of_the_highest_accuracy_predicts(
+    tmp_path, monkeypatch, garments, capsys, accuracies, expected
+):
+    kinds = {"MLP": program.MLP, "CNN": program.TinyVGG, "ResNet": program.ResNet}
+    for name, accuracy in accuracies.items():
+        network = kinds[name]()
+        path = tmp_path / "models" / network.model_file
+        program.write_files({path: program.serialize_network(network)})
+        if accuracy is not None:
+            metadata = ModelMetadata(
+                list("abcdefghij"), 28, 1, network.default_hidden_units, "FashionMNIST", accuracy
+            )
+            path.with_suffix(".json").write_bytes(program.encode_json(vars(metadata)))
+    monkeypatch.chdir(tmp_path)
+    assert program.main(["--predict", garments[0], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == expected
+
+
+def test_predictions_name_the_runner_up_and_the_preparation(garments, capsys):
+    assert program.main(["--predict", *garments, "--model", str(MODEL)]) == 0
+    boot, pullover = capsys.readouterr().out.splitlines()
+    assert boot.startswith(f"{garments[0]}: Ankle boot ") and boot.endswith("(TinyVGG, as it is)")
+    assert pullover.startswith(f"{garments[1]}: Pullover ") and "then" in pullover
+    assert pullover.endswith("(TinyVGG, prepared like FashionMNIST's images)")
+
+
+def test_predictions_in_json_agree_with_the_network(garments, fashion_mnist, capsys):
+    assert program.main(["--predict", garments[0], "--model", str(MODEL), "--json"]) == 0
+    prediction = json.loads(capsys.readouterr().out)
+    probabilities = program.predict_logits(
+        program.load_model(MODEL), fashion_mnist[1].images[:1]
+    ).softmax(dim=1)[0]
+    names = fashion_mnist[1].class_names
+    first, second = probabilities.topk(2).indices.tolist()
+    assert (prediction["image"], prediction["class"], prediction["runner_up"]) == (
+        garments[0],
+        names[first],
+        names[second],
+    )
+    assert prediction["probability"] == pytest.approx(probabilities[first].item())
+    assert prediction["runner_up_probability"] == pytest.approx(probabilities[second].item())
+
+
+@pytest.mark.parametrize(
+    ("options", "averages"),
+    [(["--augment"], True), (["--augment", "--no-mirror"], False), ([], False)],
+)
+def test_a_resnet_that_trained_on_mirrored_images_answers_for_both_alike(
+    in_tmp: Path, garments, capsys, options: list[str], averages: bool
+):
+    train = ["--networks", "resnet", "--hidden-units", "2", "--epochs", "1", "--no-plots"]
+    assert program.main([*train, *options]) == 0
+    mirrored = Path(garments[0]).with_name("mirrored.png")
+    ImageOps.mirror(Image.open(garments[0])).save(mirrored)
+    capsys.readouterr()
+    model = ["--model", "models/ResNet_model.pth", "--json"]
+    assert program.main(["--predict", garments[0], str(mirrored), *model]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    first, second = (line["probability"] for line in lines)
+    assert (abs(first - second) < 1e-6) == averages
+    assert (program.load_model(model[1]).mirror_averaging is not None) == averages
+
+
+def test_an_unreadable_image_is_reported_and_the_others_are_predicted(
+    garments, tmp_path: Path, capsys
+):
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "empty").mkdir()
+    unreadable = [str(tmp_path / name) for name in ("notes.txt", "none.png", "empty")]
+    paths = [unreadable[0], garments[0], *unreadable[1:], garments[1]]
+    assert program.main(["--predict", *paths, "--model", str(MODEL), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["image"] for line in out.splitlines()] == garments
+    lines = err.splitlines()
+    assert all(
+        f" {path} cannot be read" in line for path, line in zip(unreadable, lines, strict=True)
+    )
+
+
+def test_a_copied_model_without_its_metadata_predicts_as_with_it(garments, tmp_path, capsys):
+    alone = tmp_path / "alone.pth"
+    alone.write_bytes(MODEL.read_bytes())
+    assert program.main(["--predict", *garments, "--model", str(MODEL)]) == 0
+    expected, _ = capsys.readouterr()
+    assert program.main(["--predict", *garments, "--model", str(alone)]) == 0
+    out, err = capsys.readouterr()
+    assert out == expected
+    assert is_one_line(err) and "alone.json is missing" in err and "FashionMNIST's" in err
+
+
+def test_without_metadata_the_classes_of_other_networks_are_numbered(garments, tmp_path, capsys):
+    path = tmp_path / "pets.pth"
+    path.write_bytes(program.serialize_network(program.TinyVGG(num_classes=3)))
+    assert program.main(["--predict", garments[0], "--model", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["class"] in ("class 0", "class 1", "class 2")
+
+
+@pytest.mark.parametrize(("channels", "classes"), [(1, 1), (1, 0), (2, 10), (4, 10)])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_model_that_cannot_classify_images_is_rejected(
+    garments, tmp_path, capsys, channels: int, classes: int
+):
+    path = tmp_path / "odd.pth"
+    path.write_bytes(program.serialize_network(program.TinyVGG(channels, 5, classes)))
+    assert program.main(["--predict", garments[0], "--model", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and f"{classes} classes, {channels} channels" in err.splitlines()[-1]
+
+
+def test_a_missing_model_is_reported_in_one_line(garments, capsys):
+    assert program.main(["--predict", garments[0], "--model", "models/pets/CNN_model.pth"]) == 1
+    err = capsys.readouterr().err
+    assert (
+        is_one_line(err) and "models/pets/CNN_model.pth cannot be read" in err and "--images" in err
+    )
