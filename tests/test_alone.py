@@ -43,7 +43,7 @@ def begin(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=folder,
-        env=kept | environment,
+        env=kept | {"OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -124,8 +124,7 @@ def test_each_way_of_starting_it_finds_the_folder_or_says_that_it_is_missing(
     (tmp_path / "models").symlink_to(REPOSITORY / "models")
     for name, command in STARTS.items():
         processes = [
-            begin(folder, *command, "--predict", photograph, OMP_NUM_THREADS="1")
-            for folder in (alone, tmp_path)
+            begin(folder, *command, "--predict", photograph) for folder in (alone, tmp_path)
         ]
         without, beside = map(finish, processes)
         assert without[:2] == (2, "") and without[2].count("\n") == 1, name

@@ -37,8 +37,6 @@ from conftest import MODEL, REPOSITORY, load_folder, save_lamps
 from fashion_mnist_extras.explorer import PAGE, Explored, add_snapshot, build_page
 from fashion_mnist_extras.prediction import ModelMetadata, prepare_image
 
-pytestmark = pytest.mark.xdist_group("browser")  # one process trains, builds the page and opens it
-
 BROWSER = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
 MINUS = "\N{MINUS SIGN}"

@@ -91,7 +91,7 @@ def test_the_tables_of_the_committed_run_are_those_of_its_results():
     assert sum(map(len, REPORT["evidence"]["dead_channels"])) == 1 and "one of forty" in words
 
 
-@pytest.mark.parametrize("name", exercises.EDITS.keys() - {"as it is"})
+@pytest.mark.parametrize("name", [name for name in exercises.EDITS if name != "as it is"])
 def test_an_exercise_is_one_edit_of_the_program_that_the_readme_names(name: str):
     before, after = exercises.EDITS[name]
     script = exercises.SCRIPT.read_text()
