@@ -243,7 +243,8 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if self.training or self.mirror_averaging is None:
             return self.compute_logits(images)
-        logits, mirror_logits = self.compute_logits(torch.cat([images, images.flip(3)])).chunk(2)
+        both = self.compute_logits(torch.cat([images, images.flip(3)]))
+        logits, mirror_logits = both.unflatten(0, (2, -1))  # exported, it takes any batch size
         return (logits + mirror_logits) / 2
 
     def compute_logits(self, images: Tensor) -> Tensor:
@@ -286,11 +287,15 @@ class NetworkConfig:
     mirror_averaging: bool = False
 
 
-Network = TinyVGG | MLP | ResNet  # for type checkers
+Network = TinyVGG | MLP | ResNet  # for type checkers, as are the entries below
 
 # What --networks takes; the table, the figures and the files follow from a network's class, which
 # has model_file, default_hidden_units, learning_rate_scale, build and read_config.
-NETWORKS: dict[str, type[Network]] = {"mlp": MLP, "tinyvgg": TinyVGG, "resnet": ResNet}
+NETWORKS: dict[str, type[Network]] = {
+    "mlp": MLP,
+    "tinyvgg": TinyVGG,
+    "resnet": ResNet,
+}
 
 
 # ---- Data ----------------------------------------------------------------------------------------
@@ -319,6 +324,7 @@ class Dataset:
     name: str
     train_set: ImageSet
     test_set: ImageSet
+    is_own: bool = False  # the user's, not FashionMNIST
     unreadable_files: int = 0  # that were left out
     notes: Mapping[str, Any] = field(default_factory=dict)  # for --predict, beside the networks
 
@@ -355,11 +361,19 @@ def load_fashion_mnist(root: str | Path) -> tuple[ImageSet, ImageSet]:
 
 
 def find_archives(root: Path) -> Path | None:
-    """Return the folder, here or beside the script, in which all four archives are intact."""
+    """Return the folder, here or beside the script, in which all four archives are intact.
+
+    Raises UserError for those of another dataset.
+    """
     for place in (root / "FashionMNIST" / "raw", root):
         for folder in (place, Path(__file__).parent / place):
-            if all(check_integrity(folder / name, md5) for name, md5 in FashionMNIST.resources):
+            intact = [check_integrity(folder / name, md5) for name, md5 in FashionMNIST.resources]
+            if all(intact):
                 return folder
+            # One archive may be damaged; four are another dataset of the same names, as MNIST's.
+            if not any(intact) and all((folder / n).is_file() for n, _ in FashionMNIST.resources):
+                hint = "move them away, or name another folder with --data-dir"
+                raise UserError(f"the archives in {folder} are not FashionMNIST's: {hint}")
     return None
 
 
@@ -432,12 +446,18 @@ class Metrics:
 
     @property
     def at_chance(self) -> bool:
-        """Whether always predicting the most frequent class does as well, give or take luck."""
-        count = self.confusion_matrix.sum().item()
-        share = self.confusion_matrix.sum(dim=1).max().item() / count
-        luck = 3 * math.sqrt(share * (1 - share) / count)  # three standard deviations of a guess
+        """Whether guessing does as well, which finds 1 / classes of each class, give or take luck.
+
+        However unequal the classes are: always predicting the largest one is a guess too.
+        """
+        counts = self.confusion_matrix.sum(dim=1)
+        tested = counts > 0
+        chance = 1 / int(tested.sum())
+        variance = (chance * (1 - chance) / counts[tested]).sum().item() * chance**2
+        luck = 3 * math.sqrt(variance)  # three standard deviations of a guess
         # Of few images that may be more than any network can reach: then half of what is missing.
-        return self.accuracy <= share + min(luck, (1 - share) / 2)
+        mean_recall = self.recall[tested].mean().item()
+        return mean_recall <= chance + min(luck, (1 - chance) / 2)
 
 
 def compute_metrics(logits: Tensor, labels: Tensor) -> Metrics:
@@ -475,6 +495,7 @@ class OptimizerConfig:
     build: Callable[..., torch.optim.Optimizer]
 
 
+# fused: all weights in one operation, which Adam and SGD can do.
 adam = partial(torch.optim.Adam, betas=(0.9, 0.99), fused=True)
 sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True)
 OPTIMIZERS = {
@@ -1460,12 +1481,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"argument {flag}: not allowed without --predict")
     if args.predict and args.images:
         parser.error("argument --images: not allowed with --predict; name a network with --model")
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if args.device == "auto":
-        args.device = next((device for device in available if available[device]), "cpu")
-    elif not available.get(args.device, True):
-        parser.error(f"argument --device: there is no {args.device} on this machine")
+    args.device = choose_device(parser, args.device)
     return args
+
+
+def choose_device(parser: argparse.ArgumentParser, name: str) -> str:
+    """Return the device of this name, or for auto a GPU that works, or the CPU."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name != "auto" and not available.get(name, True):
+        parser.error(f"argument --device: there is no {name} on this machine")
+    candidates = [device for device in available if available[device]]
+    for device in candidates if name == "auto" else [name]:
+        try:
+            # Too old a GPU has no kernels in this version of torch, a full one no memory.
+            torch.ones(1, device=device).add(1).item()
+            return device
+        except RuntimeError as error:
+            reason = f"{device} does not work: {str(error).partition(chr(10))[0]}"
+            if name != "auto":
+                parser.error(f"argument --device: {reason}")
+            print_error(f"{reason}; --device cpu avoids it")
+    return "cpu"
 
 
 def parse_number(text: str, kind: type[int] | type[float], least: float) -> float:
@@ -1559,6 +1595,7 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> Datase
         name=image_folders.printable(own_name(folder)),
         train_set=ImageSet(own.train_images, own.train_labels, own.class_names),
         test_set=ImageSet(own.test_images, own.test_labels, own.class_names),
+        is_own=True,
         unreadable_files=own.unreadable_files,
         notes={"white_value": own.white_value},
     )
@@ -1568,12 +1605,12 @@ def own_name(folder: Path) -> str:
     return folder.resolve().name or "root"
 
 
-def print_dataset(dataset: Dataset, recipe: Recipe, is_own: bool) -> None:
+def print_dataset(dataset: Dataset, recipe: Recipe) -> None:
     """Say what is trained on and, for your own images, what was chosen."""
     train_set = dataset.train_set
     counts = f"{len(train_set):,} training, {len(dataset.test_set):,} test images"
     print(f"{dataset.name}: {counts}")
-    if is_own:
+    if dataset.is_own:
         from fashion_mnist_extras.image_folders import describe_recipe
 
         print(f"{len(train_set.class_names)} classes: {', '.join(train_set.class_names[:10])}")
@@ -1587,10 +1624,11 @@ class RunCallback(Callback):
     dataset: Dataset
     models_dir: Path
     checkpoint: Checkpoint | None
-    epochs: int
+    recipe: Recipe
     is_first: bool  # of the processes that torchrun started: it speaks for all
     snapshots: dict[nn.Module, list[dict[str, Any]]] = field(default_factory=dict)
     results: Sequence[TrainedNetwork] = ()
+    saved: set[str] = field(default_factory=set)  # names of networks
 
     def state_to_resume(self, key: str, network: nn.Module) -> Mapping[str, Any] | None:
         state = self.checkpoint.states.get(key) if self.checkpoint else None
@@ -1606,7 +1644,7 @@ class RunCallback(Callback):
             snapshots = list(self.snapshots[state.network])
             self.checkpoint.update(key, state.state_dict() | {"snapshots": snapshots})
         super().after_evaluation(key, state)
-        minutes = round(record.training_seconds * (self.epochs - 1) / 60)
+        minutes = round(record.training_seconds * (self.recipe.epochs - 1) / 60)
         if record.epoch == 1 and minutes:
             tqdm.write(f"  about {minutes} min left of this training")
 
@@ -1614,9 +1652,26 @@ class RunCallback(Callback):
         self.results = results
         result = results[-1]
         if self.is_first:
-            print_failure(result)
+            print_failure(result, self.recipe.is_mirrored, self.dataset.test_set.class_names)
             if choose_results(results).get(result.name) is result:
+                self.set_aside_others(result)
                 save_network(result, self.dataset, self.models_dir)
+                self.saved.add(result.name)
+
+    def set_aside_others(self, result: TrainedNetwork) -> None:
+        """Keep networks of earlier runs that would be lost or mixed up, under other names."""
+        if has_extras() and result.name not in self.saved:
+            from fashion_mnist_extras.prediction import set_aside_others
+
+            lines = set_aside_others(
+                self.models_dir,
+                [kind.model_file for kind in NETWORKS.values()],
+                self.dataset.test_set.class_names,
+                result.network.model_file,
+                accuracy=result.metrics.accuracy if self.dataset.is_own else None,
+            )
+            for line in lines:
+                tqdm.write(line)
 
     def add_snapshot(self, network: nn.Module, epoch: float, accuracy: float | None) -> None:
         if has_extras():
@@ -1625,15 +1680,25 @@ class RunCallback(Callback):
             add_snapshot(self.snapshots[network], network, epoch, accuracy)
 
 
-def print_failure(result: TrainedNetwork) -> None:
-    """Say what to do if training diverged, or is no better than always predicting one class."""
+def print_failure(result: TrainedNetwork, is_mirrored: bool, class_names: Sequence[str]) -> None:
+    """Say what to do if training diverged, or is no better than a guess, of all or two classes."""
     name = f"{result.name}, seed {result.seed}"
     if result.diverged:
         hint = f"a learning rate below {result.learning_rate:g} may help"
         print_error(f"{name} diverged and is not saved; {hint}")
     elif result.metrics.at_chance:
         hint = "more epochs or another learning rate may help"
-        print_error(f"{name} is at chance, as if it always predicted the largest class; {hint}")
+        if is_mirrored:
+            hint += ", or --no-mirror if classes are each other's mirror image"
+        print_error(f"{name} is at chance, as if it always predicted one class; {hint}")
+    elif is_mirrored:
+        from fashion_mnist_extras.augmentation import find_mirrored_classes
+
+        pair = find_mirrored_classes(result.metrics.confusion_matrix)
+        if pair:
+            names = " and ".join(class_names[label] for label in pair)
+            hint = "if they are each other's mirror image, --no-mirror tells them apart"
+            print_error(f"{name} mistakes {names} for each other; {hint}")
 
 
 def open_checkpoint(
@@ -1652,6 +1717,7 @@ def open_checkpoint(
         models_dir / "checkpoint.pth",
         interval=args.checkpoint_interval,
         settings=describe_settings(args, recipe) | {"number of processes": processes},
+        script=Path(__file__),
         class_names=train_set.class_names,
         images=[train_set.images, train_set.labels, test_set.images, test_set.labels],
         environment=describe_environment(torch.device(args.device)),
@@ -1680,8 +1746,8 @@ def run(args: argparse.Namespace, rank: int, processes: int) -> int:
     dataset = load_dataset(args).to(args.device)
     recipe = choose_recipe(args, dataset.train_set)
     checkpoint = open_checkpoint(args, recipe, dataset, models_dir, processes)
-    print_dataset(dataset, recipe, is_own=bool(args.images))
-    callback = RunCallback(dataset, models_dir, checkpoint, recipe.epochs, is_first=rank == 0)
+    print_dataset(dataset, recipe)
+    callback = RunCallback(dataset, models_dir, checkpoint, recipe, is_first=rank == 0)
     share_recipe, train_set = share_work(recipe, dataset.train_set, rank, processes)
     try:
         try:
@@ -1870,7 +1936,8 @@ def predict(args: argparse.Namespace) -> int:
     model_files = [kind.model_file for kind in NETWORKS.values()]
     path = Path(args.model) if args.model else None
     if not path:
-        path = prediction.find_best_model([folder, Path(__file__).parent / folder], model_files)
+        places = [folder, Path(__file__).parent / folder]
+        path = prediction.find_best_model(places, model_files, print_error)
     network, metadata = prediction.load_described(locate(path), load, print_error)
     return prediction.print_predictions(
         args.predict, network, metadata, predict_logits, args.json, print_error
@@ -1918,7 +1985,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if folder not in sys.path:
         sys.path.append(folder)  # for fashion_mnist_extras: `python -P` and runpy leave it out
     args = parse_args(argv)
-    out_of_memory = "out of memory; a smaller --batch-size or --hidden-units needs less"
+    out_of_memory = (
+        "out of memory; a smaller --batch-size or --hidden-units needs less, and --device cpu may "
+        "have more"
+    )
     try:
         with join_processes(args.device) as (rank, processes):
             return predict(args) if args.predict else run(args, rank, processes)
@@ -1933,7 +2003,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print_error(str(error))
     except RuntimeError as error:
-        if not str(error).startswith("[enforce fail at alloc_cpu"):  # torch has no type for it
+        # Not on every device torch has a type for it, but these words.
+        if "out of memory" not in str(error) and "enforce fail at alloc_cpu" not in str(error):
             raise
         print_error(out_of_memory)
     return 1

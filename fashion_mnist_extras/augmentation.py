@@ -59,6 +59,20 @@ class Augmentation:
         return F.grid_sample(images, grid, padding_mode=self.padding, align_corners=False)
 
 
+def find_mirrored_classes(confusion_matrix: Tensor) -> tuple[int, int] | None:
+    """Return the two classes that are mistaken for each other as if by a coin, or None.
+
+    confusion_matrix is (classes, classes), rows the true class. Of two classes that are each
+    other's mirror image, as left and right, both shares of mistakes add up to about 1.
+    """
+    shares = confusion_matrix / confusion_matrix.sum(dim=1, keepdim=True).clamp(min=1)
+    mistaken = (shares + shares.T).triu(diagonal=1)
+    if mistaken.max() <= 0.6:
+        return None
+    first, second = divmod(int(mistaken.argmax()), len(mistaken))
+    return first, second
+
+
 def draw_numbers(images: Tensor, most: float, generator: torch.Generator | None) -> Tensor:
     """Return a random number from -most to most for each image: float32 (N, 1, 1, 1)."""
     shape = (len(images), 1, 1, 1)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fashion_mnist_extras import FileError
+from fashion_mnist_extras import FileError, set_aside
 
 # Those of the settings in results.json that decide the weights.
 DECISIVE_SETTINGS = (
@@ -33,12 +33,15 @@ DECISIVE_SETTINGS = (
 )
 
 
+VERSION = "version of the program"
+
+
 class Checkpoint:
     """The state of each training that a run has begun, in memory and from time to time in a file.
 
-    settings, class_names and images decide the result: they must be the same to go on. environment
-    may be another. load reads a file that torch.save wrote without executing it; write writes files
-    in one step; report prints a line, report_error to stderr.
+    settings, script (which trains), class_names and images decide the result: they must be the same
+    to go on. environment may be another. load reads a file that torch.save wrote without executing
+    it; write writes files in one step; report prints a line, report_error to stderr.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Checkpoint:
         *,
         interval: float,
         settings: Mapping[str, Any],
+        script: Path,
         class_names: Sequence[str],
         images: Sequence[Tensor],
         environment: Mapping[str, Any],
@@ -60,6 +64,7 @@ class Checkpoint:
         conditions = {name: settings[name] for name in DECISIVE_SETTINGS}
         conditions["image shape"] = images[0].shape[1:]
         conditions["images"] = compute_digest(class_names, images)
+        conditions[VERSION] = compute_version(script)
         self.conditions = json.loads(json.dumps(conditions))  # which turns tuples into lists
         self.environment = environment
         self.load = load
@@ -81,18 +86,30 @@ class Checkpoint:
         elif os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
             with suppress(FileError):  # it has written none yet
                 self.read()
-        elif self.path.exists():
+        elif self.path.exists() and self.is_of_this_version():
             self.report(
                 f"{self.path} is of a run that was interrupted: --resume would go on with it"
             )
 
+    def is_of_this_version(self) -> bool:
+        """Whether this version of the program wrote the file, as far as the file says."""
+        with suppress(OSError, ValueError):
+            found = self.load_content()["conditions"].get(VERSION)
+            return found in (None, self.conditions[VERSION])
+        return True  # why it cannot be read is for --resume to say
+
+    def load_content(self) -> dict[str, Any]:
+        """Return what is in the file. Raises OSError or ValueError."""
+        content = self.load(self.path)
+        names = {"conditions", "environment", "states"}
+        if not (isinstance(content, dict) and content.keys() == names):
+            raise ValueError("this program did not write it")
+        return content
+
     def read(self) -> None:
         """Go on from the file. Raises FileError."""
         try:
-            content = self.load(self.path)
-            names = {"conditions", "environment", "states"}
-            if not (isinstance(content, dict) and content.keys() == names):
-                raise ValueError("this program did not write it")
+            content = self.load_content()
         except OSError as error:
             hint = "the run may have ended, or come to no checkpoint"
             raise FileError(f"{self.path} cannot be read: {error.strerror}; {hint}") from error
@@ -100,6 +117,8 @@ class Checkpoint:
             raise FileError(f"{self.path} is no checkpoint to go on from: {error}") from error
         conditions = content["conditions"]
         others = [name for name in conditions if conditions[name] != self.conditions.get(name)]
+        if VERSION in others:
+            raise FileError(f"{self.path} is of another version of the program")
         if others:
             raise FileError(f"{self.path} is of a run with other {', '.join(others)}")
         self.states = content["states"]
@@ -121,8 +140,7 @@ class Checkpoint:
         """Write the file in one step; another run's is kept under another name. Raises OSError."""
         self.last_written = time.monotonic()
         if self.path.exists() and not self.is_own:
-            kept = self.path.with_name(f"checkpoint-{time.strftime('%Y-%m-%d-%H%M%S')}.pth")
-            self.path.rename(kept)
+            kept = set_aside(self.path)
             self.report(f"{self.path} of the run before is now {kept}")
         content = {
             "conditions": self.conditions,
@@ -138,6 +156,14 @@ class Checkpoint:
         """Remove the file, if it is of this run, which has ended."""
         if self.is_own:
             self.path.unlink(missing_ok=True)
+
+
+def compute_version(script: Path) -> str:
+    """Return a digest of what trains: the script, and how images are augmented."""
+    digest = hashlib.sha256()
+    for path in (script, Path(__file__).with_name("augmentation.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def compute_digest(class_names: Sequence[str], tensors: Sequence[Tensor]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,15 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def list_visible(folder: Path) -> list[Path]:
+    """Return all that is below folder, but what is hidden and what is in a hidden folder."""
+    paths = []
+    for path in sorted(folder.rglob("*")):
+        if not any(is_hidden(part) for part in path.relative_to(folder).parts):
+            paths.append(path)
+    return paths
+
+
 @contextmanager
 def reading(path: str | Path) -> Iterator[Image.Image]:
     """Open an image file; what Pillow raises while it is read becomes a FileError."""
@@ -74,10 +84,17 @@ def explain(path: str | Path) -> str:
     return ""
 
 
-def read_header(path: Path) -> Image.Image:
-    """Return an image of which mode and size are known, but no pixel. Raises FileError."""
+class Header(NamedTuple):
+    """What is known of an image before its pixels are read."""
+
+    mode: str
+    size: tuple[int, int]
+
+
+def read_header(path: Path) -> Header:
+    """Return an image's mode and size, and nothing else of its file. Raises FileError."""
     with reading(path) as file:
-        return file
+        return Header(file.mode, file.size)
 
 
 def read_largest(path: Path) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,15 +15,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from PIL import Image
+import torch.nn.functional as F
 from torch import Tensor
 
 from fashion_mnist_extras import FileError
 from fashion_mnist_extras.augmentation import Augmentation
 from fashion_mnist_extras.image_files import (
+    Header,
     explain,
     is_hidden,
     is_image_name,
+    list_visible,
     read_header,
     read_largest,
     read_square,
@@ -32,6 +36,12 @@ Files = dict[str, list[Path]]  # of each class, in the order of their names
 Report = Callable[[str], None]  # prints a line for the user
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= {"val": "validation", "valid": "validation", "validation": "validation"}
+# As in train_images, Test2, imagesTrain, valset: a word of SPLITS that no other word goes on with.
+SPLIT_WORD = re.compile(
+    r"(^|[^a-z]|images?|imgs?|data)(train|training|test|testing|val|valid|validation)"
+    r"($|[^a-z]|images?|imgs?|data|set)"
+)
+LAYOUTS = "DIR/<class>/, or DIR/train/<class>/ with DIR/test/<class>/ or DIR/validation/<class>/"
 
 
 @dataclass(frozen=True)
@@ -85,10 +95,17 @@ def load_image_folder(
             raise FileError(f"{folder}: no file of {class_names[counts.index(0)]} can be read")
     # Shuffled, since the first ones serve as a sample.
     test_order = torch.randperm(int((~is_train).sum()), generator=generator)
+    train_images, test_images = pixels[is_train], pixels[~is_train][test_order]
+    copies = measure_copies(train_images, test_images)
+    if copies > 0.25:
+        report_error(
+            f"{copies:.0%} of the test images are nearly the same as a training image: copies, or "
+            "frames of one film, belong on one side, or the test says nothing of new images"
+        )
     return ImageFolder(
-        train_images=pixels[is_train],
+        train_images=train_images,
         train_labels=labels[is_train],
-        test_images=pixels[~is_train][test_order],
+        test_images=test_images,
         test_labels=labels[~is_train][test_order],
         class_names=class_names,
         white_value=white_value,
@@ -150,39 +167,66 @@ def split_files(folder: Path, generator: torch.Generator, report: Report) -> tup
     test_files = find_images(test_folder, trained_on, report)
     if different := sorted(train_files.keys() ^ test_files.keys()):
         names = f"{train_folder.name} and {test_folder.name}"
-        raise FileError(f"{folder}: only one of {names} has {', '.join(different)}")
+        only = f"only one of {names} has {', '.join(different)}"
+        raise FileError(f"{folder}: {only}{suggest_holding_out(train_folder)}")
     return train_files, test_files
 
 
 def find_splits(folder: Path, report: Report) -> tuple[Path, Path | None]:
     """Return the folders to train and to test on, each with a folder per class; None: hold out.
 
-    A split holds class folders and is called train or training, test or testing, val, valid or
-    validation, perhaps with a word and "_" before it. Raises FileError if that is ambiguous.
+    A split holds at least two class folders and is called train or training, test or testing, val,
+    valid or validation, perhaps with a word and "_" before it. Raises FileError if that is
+    ambiguous, or if what look like classes are splits, or hold them.
     """
     root = unwrap(folder)
     splits: dict[str, list[Path]] = {"class": []}
     for child in class_folders(root):
-        kind = SPLITS.get(child.name.lower().rpartition("_")[2], "class")
+        kind = name_split(child)
         inner = unwrap(child) if class_folders(unwrap(child)) else child
-        if not class_folders(inner):  # a class may be called train
+        if len(class_folders(inner)) < 2:  # a class may be called train, and test/ have no labels
             kind = "class"
         splits.setdefault(kind, []).append(inner)
     if splits.keys() == {"class"}:
+        refuse_splits_as_classes(root)
         return root, None
     unused = splits.pop("class")
     tested_on = splits.get("test") or splits.get("validation")
     is_ambiguous = any(len(found) > 1 for found in splits.values())
     if is_ambiguous or "train" not in splits or not tested_on:
-        raise FileError(
-            f"{folder} is neither DIR/<class>/ nor DIR/train/<class>/ with DIR/test/<class>/ "
-            "or DIR/validation/<class>/"
-        )
+        hint = ""
+        if len(splits.get("train", [])) == 1 and not tested_on:
+            hint = suggest_holding_out(splits["train"][0])
+        raise FileError(f"{folder} is not laid out as {LAYOUTS}{hint}")
     if "test" in splits and "validation" in splits:
         unused += splits["validation"]
     for path in unused:
         report(f"not used: {path}")
     return splits["train"][0], tested_on[0]
+
+
+def name_split(folder: Path) -> str:
+    """Return train, test or validation if a folder is called so, else class."""
+    return SPLITS.get(folder.name.lower().rpartition("_")[2], "class")
+
+
+def refuse_splits_as_classes(root: Path) -> None:
+    """Raise FileError if all classes are called as splits are, or one of them holds splits."""
+    classes = class_folders(root)
+    if classes and all(SPLIT_WORD.search(path.name.lower()) for path in classes):
+        names = " and ".join(path.name for path in classes)
+        raise FileError(
+            f"{root} has no class but {names}: a class is a folder, as in {LAYOUTS}; images that "
+            "are named by their class go into a folder of that name"
+        )
+    for path in classes:
+        inside = {name_split(inner) for inner in class_folders(path)}
+        if "train" in inside and inside & {"test", "validation"}:
+            raise FileError(f"{path} is split itself, which is not understood: use {LAYOUTS}")
+
+
+def suggest_holding_out(train_folder: Path) -> str:
+    return f"; --images {train_folder} holds out one in five of its images for testing"
 
 
 def unwrap(folder: Path) -> Path:
@@ -221,11 +265,13 @@ def find_images(folder: Path, excluded: set[Path], report: Report) -> Files:
     taken = set(excluded)
     skipped = [path for path in folder.iterdir() if path not in classes]
     for class_folder in classes:
-        files[class_folder.name] = []
+        # An accent is a character of its own where a Mac has written the name.
+        name = unicodedata.normalize("NFC", class_folder.name)
+        files.setdefault(name, [])
         for path in list_visible(class_folder.resolve()):
             is_image = path.is_file() and is_image_name(path)
             if is_image and path.resolve() not in taken:
-                files[class_folder.name].append(path)
+                files[name].append(path)
                 taken.add(path.resolve())
             elif path.is_symlink() or not path.is_dir():
                 skipped.append(path)
@@ -241,15 +287,6 @@ def find_images(folder: Path, excluded: set[Path], report: Report) -> Files:
     return files
 
 
-def list_visible(folder: Path) -> list[Path]:
-    """Return all that is below folder, but what is hidden and what is in a hidden folder."""
-    paths = []
-    for path in sorted(folder.rglob("*")):
-        if not any(is_hidden(part) for part in path.relative_to(folder).parts):
-            paths.append(path)
-    return paths
-
-
 def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
     """Return the files to train on and, one in five of each class, those to test on."""
     train_files = {}
@@ -262,6 +299,24 @@ def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
         test_files[name] = shuffled[:count]
         train_files[name] = shuffled[count:]
     return train_files, test_files
+
+
+def measure_copies(train_images: Tensor, test_images: Tensor) -> float:
+    """Return the share of the test images, or of 500, that are nearly the same as a training image.
+
+    Nearly: of both, made 16 x 16, values differ by less than 4 of 255 in the mean.
+    """
+    tested = shrink(test_images[:500])
+    nearest = torch.full((len(tested),), math.inf)
+    for batch in train_images.split(1000):
+        differences = torch.cdist(tested, shrink(batch), p=1) / tested.shape[1]
+        nearest = torch.minimum(nearest, differences.amin(dim=1))
+    return (nearest < 4).float().mean().item()
+
+
+def shrink(images: Tensor) -> Tensor:
+    """Return uint8 images (N, C, H, W) made 16 x 16: float32 (N, C * 256)."""
+    return F.interpolate(images.float(), (16, 16), mode="area").flatten(1)
 
 
 def label_files(files: Files) -> Tensor:
@@ -289,9 +344,9 @@ def read_images(
     than one in a hundred are unreadable, or all.
     """
     headers = map_paths(read_header, paths)
-    sizes = {header.size for header in headers if isinstance(header, Image.Image)}
+    sizes = {header.size for header in headers if isinstance(header, Header)}
     image_size = image_size or (28 if sizes == {(28, 28)} else 64)
-    is_deep = [isinstance(header, Image.Image) and header.mode[0] in "IF" for header in headers]
+    is_deep = [isinstance(header, Header) and header.mode[0] in "IF" for header in headers]
     largest = map_paths(read_largest, list(itertools.compress(paths, is_deep)))
     white_value = find_white([value for value in largest if isinstance(value, float)], report)
     read = partial(read_square, mode="RGB", image_size=image_size, white_value=white_value)

@@ -10,16 +10,19 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms.functional import pil_to_tensor
 
-from fashion_mnist_extras import FileError
+from fashion_mnist_extras import FileError, set_aside
 from fashion_mnist_extras.image_files import (
     is_image_name,
+    list_visible,
     prepare_garment,
     read_image,
     read_square,
@@ -94,34 +97,93 @@ def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
         return read_square(path, mode, size, metadata.white_value), f"resized to {size} x {size}"
     image = read_image(path, "RGB")
     pixels = pil_to_tensor(image)
-    if image.size == (28, 28) and pixels[:, 0, 0].max() < 128:  # one of the dataset's own
+    is_grey = bool((pixels == pixels[:1]).all())
+    if image.size == (28, 28) and is_grey and pixels[:, 0, 0].max() < 128:  # the dataset's own
         return pil_to_tensor(image.convert("L")), "as it is"
-    return prepare_garment(image), "prepared like FashionMNIST's images"
+    garment = prepare_garment(image)
+    if not garment.any():
+        raise FileError(f"{path} shows nothing before its background")
+    return garment, "prepared like FashionMNIST's images"
 
 
 def expand_paths(paths: Iterable[str]) -> Iterator[str]:
-    """Yield each file itself, the images in a folder, those that match what no shell expanded."""
+    """Yield each file itself, and all images in folders and in what no shell has expanded."""
     for path in paths:
-        pattern = os.path.join(glob.escape(path), "*") if os.path.isdir(path) else path
-        matches = [match for match in sorted(glob.glob(pattern)) if is_image_name(match)]
-        yield from [path] if os.path.isfile(path) or not matches else matches
+        if os.path.isfile(path):
+            yield path
+            continue
+        found: dict[str, None] = {}  # in order, each once
+        for match in [path] if os.path.isdir(path) else sorted(glob.glob(path, recursive=True)):
+            if "__MACOSX" in match and "__MACOSX" not in path:  # glob leaves out .hidden ones only
+                continue
+            inside = list_visible(Path(match)) if os.path.isdir(match) else [Path(match)]
+            images = [str(image) for image in inside if image.is_file() and is_image_name(image)]
+            found.update(dict.fromkeys(images))
+        yield from found or [path]  # where there is none, that is reported
 
 
-def find_best_model(folders: Sequence[Path], names: Sequence[str]) -> Path:
-    """Return the network of the highest test accuracy in the first folder that has any of names."""
+def find_best_model(
+    folders: Sequence[Path], names: Sequence[str], report_error: Callable[[str], None]
+) -> Path:
+    """Return the network of the highest test accuracy in the first folder that has any of names.
+
+    One without a description counts as 0; a description that cannot be read is reported.
+    """
     for folder in folders:
         saved = [folder / name for name in names if (folder / name).exists()]
         if saved:
-            return max(saved, key=read_test_accuracy)
+            return max(saved, key=partial(read_test_accuracy, report_error=report_error))
     return folders[0] / "CNN_model.pth"  # which is reported as missing
 
 
-def read_test_accuracy(path: Path) -> float:
+def read_test_accuracy(path: Path, report_error: Callable[[str], None]) -> float:
     """Return what the JSON file beside a saved network says, or 0 if it does not."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return float(metadata["test_accuracy"])
-    return 0.0
+    json_path = path.with_suffix(".json")
+    try:
+        return float(read_json(json_path)["test_accuracy"])
+    except FileNotFoundError:
+        return 0.0
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        report_error(f"{json_path} does not say how accurate its network is: {error!r}")
+        return 0.0
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 (what others have written)
+    """Return what is in a JSON file, which editors of Windows begin with a byte-order mark."""
+    return json.loads(path.read_text(encoding="utf-8-sig"))
+
+
+def set_aside_others(
+    folder: Path,
+    names: Sequence[str],
+    class_names: Sequence[str],
+    replaced: str,
+    accuracy: float | None,
+) -> list[str]:
+    """Rename networks in folder that would be lost or mixed up; return a line for each.
+
+    Those are the ones of other classes among names and, if an accuracy is given, the one that is
+    replaced if it was more accurate. Their descriptions go with them; --predict looks at neither.
+    """
+    lines = []
+    for path in (folder / name for name in names):
+        description = {}
+        with suppress(OSError, ValueError):
+            description = read_json(path.with_suffix(".json"))
+        if not path.exists() or not isinstance(description, dict):
+            continue
+        reason = ""
+        if description.get("classes", list(class_names)) != list(class_names):
+            reason = "of other classes"
+        elif path.name == replaced and accuracy is not None:
+            earlier = description.get("test_accuracy") or 0.0
+            if earlier > accuracy:
+                reason = f"of {earlier:.2%}"
+        if reason:
+            kept = set_aside(path)
+            path.with_suffix(".json").rename(kept.with_suffix(".json"))
+            lines.append(f"{path}, {reason}, is now {kept}")
+    return lines
 
 
 def load_described(
@@ -177,7 +239,7 @@ def parse_metadata(
 ) -> ModelMetadata:
     """Return what the JSON file says. Raises FileError unless it describes the network in path."""
     try:
-        metadata = ModelMetadata(**json.loads(json_path.read_text(encoding="utf-8")))
+        metadata = ModelMetadata(**read_json(json_path))
         if not isinstance(metadata.classes, list) or metadata.image_size < 4:
             raise ValueError("its classes are no list, or its images too small")
         # Shapes alone: nothing is computed.

@@ -3,10 +3,11 @@
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
-from fashion_mnist_extras.augmentation import Augmentation
+from fashion_mnist_extras.augmentation import Augmentation, find_mirrored_classes
 
 NONE = Augmentation(mirror=False, shift=0, patch=0)
 PHOTOGRAPHS = Augmentation(
@@ -93,3 +94,19 @@ def test_colour_images_keep_their_colours_apart_and_grey_ones_stay_grey():
     assert PHOTOGRAPHS(grey, generator, 0.0).shape == grey.shape
     changed = PHOTOGRAPHS(grey.expand(20, 3, 28, 28), generator, 0.0)
     assert (changed.int() - changed[:, :1].int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("matrix", "pair"),
+    [
+        ([[5, 5], [5, 5]], (0, 1)),
+        ([[9, 1], [8, 2]], (0, 1)),
+        ([[10, 0], [0, 10]], None),
+        ([[7, 3], [3, 7]], None),
+        ([[20, 0, 0, 0], [0, 9, 0, 11], [0, 0, 20, 0], [0, 8, 0, 12]], (1, 3)),
+        ([[10, 10, 0], [0, 20, 0], [0, 0, 0]], None),
+        ([[2, 2], [90, 110]], (0, 1)),
+    ],
+)
+def test_classes_mistaken_for_each_other_as_if_by_a_coin_are_found(matrix, pair):
+    assert find_mirrored_classes(torch.tensor(matrix)) == pair

@@ -415,6 +415,40 @@ def test_a_checkpoint_is_not_used_unasked_nor_overwritten(interrupted: Path, cap
     assert [path.read_bytes() for path in kept] == [content]
 
 
+EDITS = {  # of the script, as the exercises of the README are
+    "pooling": ("nn.MaxPool2d(kernel_size=2)", "nn.AvgPool2d(kernel_size=2)"),
+    "optimizer": ("betas=(0.9, 0.99)", "betas=(0.9, 0.9)"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_checkpoint_of_another_version_of_the_program_is_refused_and_not_offered(
+    interrupted: Path, tmp_path, monkeypatch, capsys, name: str
+):
+    content = interrupted.read_bytes()
+    before, after = EDITS[name]
+    script = Path(program.__file__).read_text()
+    assert before in script
+    edited = tmp_path / "fashion_mnist_cnn.py"
+    edited.write_text(script.replace(before, after))
+    monkeypatch.setattr(program, "__file__", str(edited))
+    assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 1
+    expected = f"fashion_mnist_cnn.py: {CHECKPOINT} is of another version of the program\n"
+    assert capsys.readouterr().err == expected
+    assert program.main(["--epochs", "2", "--no-plots", "--networks", "mlp"]) == 0
+    assert "--resume" not in capsys.readouterr().out
+    assert interrupted.read_bytes() == content
+
+
+def test_a_checkpoint_that_does_not_say_its_version_goes_on_as_before(interrupted, capsys):
+    content = torch.load(interrupted, weights_only=True)
+    del content["conditions"]["version of the program"]
+    torch.save(content, interrupted)
+    assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("  epoch ") == 1 and err == ""
+
+
 def test_a_checkpoint_is_written_once_in_an_interval(tmp_path, monkeypatch):
     clock, writes = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
@@ -422,6 +456,7 @@ def test_a_checkpoint_is_written_once_in_an_interval(tmp_path, monkeypatch):
         tmp_path / "checkpoint.pth",
         interval=60,
         settings=dict.fromkeys(DECISIVE_SETTINGS),
+        script=Path(program.__file__),
         class_names=["a", "b"],
         images=[torch.zeros(2, 1, 4, 4)],
         environment={},

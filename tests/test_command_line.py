@@ -13,7 +13,7 @@ from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
 
 import fashion_mnist_cnn as program
-from conftest import MODEL, REPOSITORY, is_one_line, save_lamps
+from conftest import MODEL, REPOSITORY, is_one_line, make_result, save_lamps
 from fashion_mnist_extras.augmentation import Augmentation
 
 FIGURES = (
@@ -494,7 +494,15 @@ def test_output_closed_while_the_table_is_printed_loses_nothing(in_tmp: Path, mo
     assert isinstance(program.load_model(), program.TinyVGG)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+    ],
+)
 def test_too_little_memory_is_reported_in_one_line(in_tmp: Path, monkeypatch, capsys, error):
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -502,7 +510,8 @@ def test_too_little_memory_is_reported_in_one_line(in_tmp: Path, monkeypatch, ca
     monkeypatch.setattr(program, "train", fail)
     assert program.main(QUICK) == 1
     err = capsys.readouterr().err
-    assert is_one_line(err) and "out of memory" in err and "--batch-size" in err
+    assert is_one_line(err) and "out of memory" in err
+    assert "--batch-size" in err and "--device cpu" in err
 
 
 def test_a_network_larger_than_the_memory_is_reported_in_one_line(in_tmp: Path, capsys):
@@ -661,3 +670,86 @@ def test_invalid_images_leave_nothing_behind(tmp_path, monkeypatch, capsys, fold
     out, err = capsys.readouterr()
     assert out == "" and is_one_line(err) and folder in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+
+
+class BrokenDevice:
+    """A torch in which a GPU is there, and all work on it fails as the reports of people show."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **errors: str) -> None:
+        ones = torch.ones
+
+        def fail_on_device(*arguments: object, device: str = "cpu", **options: object):
+            if device in errors:
+                raise getattr(torch, "AcceleratorError", RuntimeError)(errors[device])
+            return ones(*arguments, **options)
+
+        monkeypatch.setattr(torch, "ones", fail_on_device)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in errors)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in errors)
+
+
+TOO_OLD = "CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors"
+FULL = "MPS backend out of memory (MPS allocated: 9.00 GB, other allocations: 1.00 GB)"
+
+
+@pytest.mark.parametrize("errors", [{"cuda": TOO_OLD}, {"cuda": TOO_OLD, "mps": FULL}])
+def test_auto_goes_on_to_a_device_that_works_and_says_why(monkeypatch, capsys, errors):
+    BrokenDevice(monkeypatch, **errors)
+    assert program.parse_args([]).device == "cpu"
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(errors)
+    for line, (device, error) in zip(lines, errors.items(), strict=True):
+        assert f"{device} does not work: {error.splitlines()[0]}" in line
+
+
+@pytest.mark.parametrize("arguments", [[], ["--predict", "image.png"]])
+@pytest.mark.parametrize(("device", "error"), [("cuda", TOO_OLD), ("mps", FULL)])
+def test_a_device_asked_for_that_does_not_work_is_refused_in_one_line(
+    monkeypatch, capsys, arguments, device, error
+):
+    BrokenDevice(monkeypatch, **{device: error})
+    with pytest.raises(SystemExit) as stopped:
+        program.main([*arguments, "--device", device])
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out) == (2, "") and is_one_line(err)
+    assert f"argument --device: {device} does not work: {error.splitlines()[0]}" in err
+
+
+SIGNS = {"left": (0, 3), "right": (9, 12)}  # columns of a bright bar
+
+
+@pytest.mark.parametrize("options", [[], ["--no-mirror"]], ids=["mirrored", "not mirrored"])
+def test_classes_that_are_mirror_images_of_each_other_are_named(
+    tmp_path: Path, monkeypatch, capsys, options
+):
+    monkeypatch.chdir(tmp_path)
+    for name, (first, last) in SIGNS.items():
+        for number in range(150):
+            image = Image.new("RGB", (12, 12), (0, number, 40))
+            image.paste((250, 200, 0), (first, number % 5, last, 12))
+            (tmp_path / "signs" / name).mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / "signs" / name / f"{number}.png")
+    quick = ["--image-size", "12", "--epochs", "5", "--no-plots", "--networks", "tinyvgg"]
+    assert program.main(["--images", "signs", *quick, *options]) == 0
+    err = capsys.readouterr().err
+    hints = [line for line in err.splitlines() if "--no-mirror" in line]
+    assert len(hints) == (0 if options else 1)
+    accuracy = json.loads(Path("models/signs/CNN_model.json").read_text())["test_accuracy"]
+    assert (accuracy == 1.0) == bool(options)
+
+
+def test_what_a_network_mistakes_for_its_mirror_image_is_named(capsys):
+    labels = torch.arange(400) % 4
+    predictions = labels.clone()
+    predictions[(labels == 1) & (torch.arange(400) < 200)] = 3
+    predictions[(labels == 3) & (torch.arange(400) >= 200)] = 1
+    result = make_result()
+    result.test_labels = labels
+    result.test_logits = torch.nn.functional.one_hot(predictions, 4) * 3.0
+    names = ("up", "left", "down", "right")
+    program.print_failure(result, is_mirrored=True, class_names=names)
+    err = capsys.readouterr().err
+    assert is_one_line(err) and "mistakes left and right for each other" in err
+    assert "--no-mirror" in err
+    program.print_failure(result, is_mirrored=False, class_names=names)
+    assert capsys.readouterr().err == ""

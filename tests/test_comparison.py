@@ -22,7 +22,7 @@ def compare(sets: Sequence[program.ImageSet], **recipe: object) -> list[program.
     """Train for one epoch on the CPU, and save as a run does."""
     recipe = program.Recipe(epochs=1, **recipe)
     dataset = program.Dataset("FashionMNIST", *sets)
-    callback = program.RunCallback(dataset, Path("models"), None, recipe.epochs, is_first=True)
+    callback = program.RunCallback(dataset, Path("models"), None, recipe, is_first=True)
     return program.compare_networks(recipe, *sets, callback)
 
 
@@ -73,7 +73,8 @@ def test_the_time_left_is_said_after_the_first_epoch_of_a_training_of_minutes(ca
     records = [program.Record(0.5, 1, 0.5, 1, 0.5, 10.0), program.Record(1.0, 1, 0.5, 1, 0.5, 20.0)]
     dataset = program.Dataset("none", None, None)
     for epochs, expected in ((20, ["  about 6 min left of this training"]), (2, [])):
-        callback = program.RunCallback(dataset, Path("models"), None, epochs, is_first=True)
+        recipe = program.Recipe(epochs=epochs)
+        callback = program.RunCallback(dataset, Path("models"), None, recipe, is_first=True)
         network = program.ResNet(hidden_units=2)
         state = program.TrainingState(network, None, None, None)
         callback.state_to_resume("resnet adam 0", network)

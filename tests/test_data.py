@@ -199,3 +199,22 @@ def test_a_download_leaves_the_time_limit_of_the_importer_alone(
         assert socket.getdefaulttimeout() == 77
     finally:
         socket.setdefaulttimeout(None)
+
+
+@pytest.mark.parametrize("place", ["FashionMNIST/raw", ""])
+def test_another_dataset_under_the_same_names_is_neither_used_nor_replaced(
+    tmp_path, monkeypatch, server, place: str
+):
+    """MNIST and Kuzushiji-MNIST name their archives as FashionMNIST does."""
+    monkeypatch.setattr(FashionMNIST, "mirrors", [f"{server}intact/"])
+    folder = tmp_path / "data" / place
+    folder.mkdir(parents=True)
+    contents = {}
+    for archive in RAW.glob("*.gz"):
+        contents[folder / archive.name] = gzip.compress(archive.name.encode())
+        (folder / archive.name).write_bytes(contents[folder / archive.name])
+    with pytest.raises(
+        program.UserError, match=r"archives in .* are not FashionMNIST's: move them"
+    ):
+        program.load_fashion_mnist(tmp_path / "data")
+    assert {path: path.read_bytes() for path in contents} == contents

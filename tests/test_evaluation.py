@@ -125,3 +125,18 @@ def test_the_committed_networks_reach_their_committed_accuracy(name: str, fashio
     accuracy = program.evaluate(network, fashion_mnist[1]).accuracy
     # Processors round differently.
     assert accuracy == pytest.approx(metadata["test_accuracy"], abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "is_at_chance"),
+    [
+        ([[185, 5], [0, 10]], False),  # 97 % right, all of the rare class found
+        ([[190, 0], [10, 0]], True),  # always the largest class
+        ([[0, 190], [0, 10]], True),  # always the rare one
+        ([[181, 9], [9, 1]], True),  # by their shares
+        ([[600, 10, 0], [4, 6, 0], [5, 0, 5]], False),
+        ([[610, 0, 0], [10, 0, 0], [10, 0, 0]], True),
+    ],
+)
+def test_of_unequal_classes_each_counts_as_much(matrix, is_at_chance):
+    assert program.Metrics(1.0, torch.tensor(matrix)).at_chance == is_at_chance

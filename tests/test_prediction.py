@@ -15,8 +15,14 @@ from PIL import Image, ImageOps
 import fashion_mnist_cnn as program
 from conftest import MODEL, brightnesses, is_one_line, save_image
 from fashion_mnist_cnn import load_image_folder
-from fashion_mnist_extras import FileError
-from fashion_mnist_extras.prediction import ModelMetadata, prepare_image, read_metadata
+from fashion_mnist_extras import FileError, set_aside
+from fashion_mnist_extras.prediction import (
+    ModelMetadata,
+    find_best_model,
+    prepare_image,
+    read_metadata,
+    set_aside_others,
+)
 
 FASHION_MNIST = ModelMetadata(list("abcdefghij"), 28, 1, 10, dataset="FashionMNIST")
 
@@ -84,6 +90,27 @@ def test_deep_images_have_one_depth_which_prediction_uses(
     metadata = ModelMetadata(["dark", "light"], 28, 1, 10, white_value=depth)
     image, _ = prepare_image(str(folder / "light" / "0.tif"), metadata)
     assert image.unique().tolist() == pytest.approx(expected[1:], abs=1)
+
+
+@pytest.mark.parametrize("color", ["white", "black", "tan", (240, 240, 242)])
+def test_where_the_preparation_finds_no_garment_that_is_said(tmp_path: Path, capsys, color):
+    table = save_image(tmp_path / "table.jpg", "RGB", (300, 400), color)
+    assert program.main(["--predict", str(table), "--model", str(MODEL)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"fashion_mnist_cnn.py: {table} shows nothing before its background\n"
+
+
+def test_only_a_grey_image_is_taken_for_one_of_the_datasets(tmp_path: Path, fashion_mnist):
+    """A plot draws the dataset's images with a colour map."""
+    image = fashion_mnist[1].images[1, 0]
+    colored = torch.stack([image, image // 2, image // 3], dim=2)
+    Image.fromarray(colored.numpy()).save(tmp_path / "plot.png")
+    prepared, preparation = prepare_image(str(tmp_path / "plot.png"), FASHION_MNIST)
+    assert preparation == "prepared like FashionMNIST's images"
+    assert prepared.max() > 200, "as light as the dataset's"
+    Image.fromarray(image.numpy()).convert("RGB").save(tmp_path / "grey.png")
+    assert prepare_image(str(tmp_path / "grey.png"), FASHION_MNIST)[1] == "as it is"
 
 
 # ---- Describe a saved network -------------------------------------------------------------------
@@ -173,6 +200,105 @@ def test_invalid_metadata_are_rejected(described, content):
     path.with_suffix(".json").write_bytes(content)
     with pytest.raises(FileError, match=r"CNN_model\.json does not describe the network in"):
         read(path, network)
+
+
+def test_a_description_that_an_editor_of_windows_saved_is_read(described):
+    path, network = described
+    content = path.with_suffix(".json").read_text()
+    path.with_suffix(".json").write_text(content, encoding="utf-8-sig")
+    assert read(path, network) == ModelMetadata(**METADATA)
+
+
+def save_described(folder: Path, name: str, **description: object) -> Path:
+    """Save a network as the program does, of which the description says this."""
+    network = {"MLP": program.MLP, "CNN": program.TinyVGG, "ResNet": program.ResNet}[name](
+        num_classes=len(description["classes"])
+    )
+    path = folder / f"{name}_model.pth"
+    program.write_files(
+        {
+            path: program.serialize_network(network),
+            path.with_suffix(".json"): program.encode_json(description),
+        }
+    )
+    return path
+
+
+@pytest.mark.parametrize("content", ["{", '{"test_accuracy": 0.99', "[1]", '{"classes": []}'])
+def test_a_description_that_cannot_be_read_is_named_where_the_best_network_is_looked_for(
+    tmp_path: Path, content: str
+):
+    best = save_described(tmp_path, "MLP", classes=["a", "b"], test_accuracy=0.5)
+    broken = save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
+    broken.with_suffix(".json").write_text(content)
+    reported = []
+    names = ["MLP_model.pth", "CNN_model.pth", "ResNet_model.pth"]
+    assert find_best_model([tmp_path], names, reported.append) == best
+    assert len(reported) == 1 and str(broken.with_suffix(".json")) in reported[0]
+
+
+# ---- Earlier networks ----------------------------------------------------------------------------
+NAMES = ["MLP_model.pth", "CNN_model.pth", "ResNet_model.pth"]
+
+
+def test_networks_of_other_classes_and_better_ones_are_kept_under_other_names(tmp_path: Path):
+    same = save_described(tmp_path, "MLP", classes=["a", "b"], test_accuracy=0.99)
+    better = save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
+    other = save_described(tmp_path, "ResNet", classes=["a", "b", "c"], test_accuracy=0.1)
+    before = {path: path.read_bytes() for path in (better, other)}
+    arguments = [tmp_path, NAMES, ("a", "b"), "CNN_model.pth"]
+    lines = set_aside_others(*arguments, accuracy=0.8)
+    assert len(lines) == 2
+    assert same.exists() and not better.exists() and not other.exists()
+    assert not better.with_suffix(".json").exists()
+    for path, line in zip((better, other), lines, strict=True):
+        kept = Path(line.rpartition(" is now ")[2])
+        assert kept.read_bytes() == before[path]
+        assert kept.with_suffix(".json").exists()
+        assert kept.name not in NAMES
+    assert set_aside_others(*arguments, accuracy=0.8) == []
+
+
+@pytest.mark.parametrize(("accuracy", "count"), [(0.95, 0), (0.9, 0), (0.89, 1), (None, 0)])
+def test_only_a_more_accurate_network_is_kept(tmp_path: Path, accuracy: float | None, count: int):
+    save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
+    lines = set_aside_others(tmp_path, NAMES, ("a", "b"), "CNN_model.pth", accuracy)
+    assert len(lines) == count
+
+
+def test_several_files_kept_in_one_second_have_names_of_their_own(tmp_path: Path):
+    for number in range(5):
+        (tmp_path / "checkpoint.pth").write_text(str(number))
+        set_aside(tmp_path / "checkpoint.pth")
+    assert sorted(path.read_text() for path in tmp_path.iterdir()) == list("01234")
+
+
+def test_another_set_in_a_folder_of_the_same_name_replaces_nothing(
+    tmp_path: Path, monkeypatch, capsys
+):
+    """A class added, and one of two networks trained again: --predict takes the new classes."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(40):
+        for folder, names in (("one/data", "red blue"), ("two/data", "red blue green")):
+            for name in names.split():
+                color = {"red": (150, 0, 0), "blue": (0, 0, 150), "green": (0, 150, 0)}[name]
+                shade = tuple(value and value + 2 * number for value in color)
+                save_image(tmp_path / folder / name / f"{number}.png", "RGB", (12, 12), shade)
+    quick = ["--image-size", "12", "--no-plots", "--batch-size", "16", "--learning-rate", "0.01"]
+    first = ["--networks", "mlp", "tinyvgg", "--epochs", "10"]
+    assert program.main(["--images", "one/data", *quick, *first]) == 0
+    before = {path.name: path.read_bytes() for path in Path("models/data").glob("*.pth")}
+    assert (
+        program.main(["--images", "two/data", *quick, "--networks", "tinyvgg", "--epochs", "4"])
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert out.count("of other classes, is now models/data/") == 2
+    kept = {path.name: path.read_bytes() for path in Path("models/data").glob("*_model-*.pth")}
+    assert sorted(kept.values()) == sorted(before.values())
+    model = ["--models-dir", "models/data", "--json"]
+    assert program.main(["--predict", "two/data/green/0.png", *model]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "TinyVGG"
 
 
 # ---- Predict ------------------------------------------------------------------------------------

@@ -265,22 +265,34 @@ def test_processes_of_a_plain_locale_print_any_name(tmp_path: Path):
     assert "lamps/red/\\udce3\\udc83" in printed.split("skipped, ")[1]
 
 
+HERE = ["IMG1.png", "IMG[1].png", "a.png", "b.png"]
+BELOW = ["more/c.png", "more/deep/d.png"]
+
+
 @pytest.mark.parametrize(
     "pattern, expected",
     [
         ("*.png", ["IMG1.png", "IMG[1].png", "a.png", "b.png"]),
         ("?.png", ["a.png", "b.png"]),
         ("IMG[1].png", ["IMG[1].png"]),
-        (".", ["IMG1.png", "IMG[1].png", "a.png", "b.png"]),
-        ("more/", ["more/c.png"]),
+        (".", [*HERE, *BELOW]),
+        ("more/", BELOW),
+        ("more", BELOW),
+        ("**/*.png", [*HERE, *BELOW]),
+        ("*/*/*.png", BELOW[1:]),
+        ("m*", BELOW),
+        ("more/**", BELOW),
         ("*.jpeg", []),
+        ("empty", []),
     ],
 )
 def test_patterns_and_folders_are_predicted(tmp_path: Path, monkeypatch, capsys, pattern, expected):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "more").mkdir()
-    for name in ("a.png", "b.png", "IMG1.png", "IMG[1].png", ".hidden.png", "more/c.png"):
+    hidden = [".hidden.png", ".cache/e.png", "more/.thumbnails/f.png", "more/__MACOSX/g.png"]
+    for name in (*HERE, *BELOW, *hidden):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (28, 28)).save(tmp_path / name)
+    (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("not an image")
     assert program.main(["--predict", pattern, "--json"]) == (0 if expected else 1)
     out, err = capsys.readouterr()
