@@ -1774,7 +1774,13 @@ def run(args: argparse.Namespace, rank: int, processes: int) -> int:
 def import_extras() -> None:
     """Import what the run will need, so that a broken module fails before the work."""
     if has_extras():
-        from fashion_mnist_extras import analysis, checkpoints, explorer  # noqa: F401
+        from fashion_mnist_extras import (  # noqa: F401
+            analysis,
+            augmentation,
+            checkpoints,
+            explorer,
+            prediction,
+        )
     else:
         without = "no figures of shifted images and feature maps, no explorer, no checkpoints"
         print(f"fashion_mnist_extras is not beside the script: {without}")

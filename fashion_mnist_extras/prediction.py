@@ -176,8 +176,8 @@ def set_aside_others(
         if description.get("classes", list(class_names)) != list(class_names):
             reason = "of other classes"
         elif path.name == replaced and accuracy is not None:
-            earlier = description.get("test_accuracy") or 0.0
-            if earlier > accuracy:
+            earlier = description.get("test_accuracy")
+            if isinstance(earlier, float) and earlier > accuracy:
                 reason = f"of {earlier:.2%}"
         if reason:
             kept = set_aside(path)

@@ -593,6 +593,29 @@ def test_a_photograph_is_prepared_as_for_predict(explorer, tmp_path: Path, fashi
     assert torch.equal(prepare(explorer, (tmp_path / "own.png").read_bytes()), own.flatten().int())
 
 
+def test_a_small_colour_image_is_prepared_and_not_taken_for_one_of_the_datasets(
+    explorer, tmp_path: Path, fashion_mnist
+):
+    metadata = ModelMetadata(fashion_mnist[1].class_names, 28, 1, 10, "FashionMNIST")
+    image = fashion_mnist[1].images[1, 0]
+    path = tmp_path / "plot.png"
+    Image.fromarray(torch.stack([image, image // 2, image // 3], dim=2).numpy()).save(path)
+    found = prepare(explorer, path.read_bytes())
+    expected, preparation = prepare_image(str(path), metadata)
+    assert "prepared" in preparation
+    assert (found - expected.flatten()).abs().max() <= 8  # of 255
+
+
+@pytest.mark.parametrize("color", ["white", "tan"])
+def test_a_photograph_of_nothing_is_said_to_show_nothing(explorer, tmp_path: Path, color: str):
+    explorer.run("choose(1); update()")
+    before = explorer.image
+    Image.new("RGB", (300, 400), color).save(tmp_path / "sheet.png")
+    explorer.element("file").send_keys(str(tmp_path / "sheet.png"))
+    wait_for(lambda: "sheet.png shows nothing before its background" in explorer.text("status"))
+    assert torch.equal(explorer.image, before)
+
+
 def test_the_same_file_is_chosen_twice(explorer):
     chosen = []
     for _ in range(2):
