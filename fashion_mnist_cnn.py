@@ -370,8 +370,9 @@ def find_archives(root: Path) -> Path | None:
             intact = [check_integrity(folder / name, md5) for name, md5 in FashionMNIST.resources]
             if all(intact):
                 return folder
-            # One archive may be damaged; four are another dataset of the same names, as MNIST's.
-            if not any(intact) and all((folder / n).is_file() for n, _ in FashionMNIST.resources):
+            # One archive may be damaged; several are another dataset of these names, as MNIST's.
+            present = [path for path in folder.glob("*-ubyte.gz") if path.is_file()]
+            if not any(intact) and sum(path.stat().st_size > 0 for path in present) > 1:
                 hint = "move them away, or name another folder with --data-dir"
                 raise UserError(f"the archives in {folder} are not FashionMNIST's: {hint}")
     return None
@@ -446,17 +447,21 @@ class Metrics:
 
     @property
     def at_chance(self) -> bool:
-        """Whether guessing does as well, which finds 1 / classes of each class, give or take luck.
+        """Whether guessing does as well, give or take luck.
 
-        However unequal the classes are: always predicting the largest one is a guess too.
+        Always predicting the largest class gets its share of the images right, and of the classes,
+        on average, 1 / classes: a network that is better in either way has learned something.
         """
         counts = self.confusion_matrix.sum(dim=1)
-        tested = counts > 0
-        chance = 1 / int(tested.sum())
-        variance = (chance * (1 - chance) / counts[tested]).sum().item() * chance**2
-        luck = 3 * math.sqrt(variance)  # three standard deviations of a guess
+        counts = counts[counts > 0]
+        share = (counts.max() / counts.sum()).item()
+        luck = 3 * math.sqrt(share * (1 - share) / counts.sum())  # three standard deviations
         # Of few images that may be more than any network can reach: then half of what is missing.
-        mean_recall = self.recall[tested].mean().item()
+        if self.accuracy > share + min(luck, (1 - share) / 2):
+            return False
+        chance = 1 / len(counts)
+        luck = 3 * chance * math.sqrt(chance * (1 - chance) * (1 / counts).sum())
+        mean_recall = self.recall.sum().item() / len(counts)
         return mean_recall <= chance + min(luck, (1 - chance) / 2)
 
 
@@ -1667,7 +1672,8 @@ class RunCallback(Callback):
                 self.models_dir,
                 [kind.model_file for kind in NETWORKS.values()],
                 self.dataset.test_set.class_names,
-                result.network.model_file,
+                replaced=result.network.model_file,
+                content=serialize_network(result.network),
                 accuracy=result.metrics.accuracy if self.dataset.is_own else None,
             )
             for line in lines:
@@ -1697,8 +1703,8 @@ def print_failure(result: TrainedNetwork, is_mirrored: bool, class_names: Sequen
         pair = find_mirrored_classes(result.metrics.confusion_matrix)
         if pair:
             names = " and ".join(class_names[label] for label in pair)
-            hint = "if they are each other's mirror image, --no-mirror tells them apart"
-            print_error(f"{name} mistakes {names} for each other; {hint}")
+            hint = "--no-mirror if they are each other's mirror image, or more images of them"
+            print_error(f"{name} does not tell {names} apart; this may help: {hint}")
 
 
 def open_checkpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import json
@@ -104,6 +105,8 @@ class Checkpoint:
         names = {"conditions", "environment", "states"}
         if not (isinstance(content, dict) and content.keys() == names):
             raise ValueError("this program did not write it")
+        if not all(isinstance(content[name], dict) for name in names):
+            raise ValueError("this program did not write it")
         return content
 
     def read(self) -> None:
@@ -116,9 +119,12 @@ class Checkpoint:
         except ValueError as error:
             raise FileError(f"{self.path} is no checkpoint to go on from: {error}") from error
         conditions = content["conditions"]
-        others = [name for name in conditions if conditions[name] != self.conditions.get(name)]
+        conditions.setdefault(VERSION, self.conditions[VERSION])  # earlier ones do not say it
+        names = conditions.keys() | self.conditions.keys()
+        others = sorted(name for name in names if conditions.get(name) != self.conditions.get(name))
         if VERSION in others:
-            raise FileError(f"{self.path} is of another version of the program")
+            hint = "run the script as it was, or without --resume: this file is then kept"
+            raise FileError(f"{self.path} is of another version of the program; {hint}")
         if others:
             raise FileError(f"{self.path} is of a run with other {', '.join(others)}")
         self.states = content["states"]
@@ -159,10 +165,13 @@ class Checkpoint:
 
 
 def compute_version(script: Path) -> str:
-    """Return a digest of what trains: the script, and how images are augmented."""
+    """Return a digest of what trains: the script, and how images are augmented.
+
+    Comments and the form of lines are not in it.
+    """
     digest = hashlib.sha256()
     for path in (script, Path(__file__).with_name("augmentation.py")):
-        digest.update(path.read_bytes())
+        digest.update(ast.dump(ast.parse(path.read_bytes())).encode())
     return digest.hexdigest()
 
 

@@ -49,8 +49,19 @@ def is_image_name(path: str | Path) -> bool:
     return Path(path).suffix.lower() in image_suffixes() and not is_hidden(Path(path).name)
 
 
+# Folders that programs leave beside images: of an archive, a disk, a Synology, Python, Windows.
+LEFTOVERS = {
+    "__MACOSX",
+    "lost+found",
+    "@eaDir",
+    "__pycache__",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+}
+
+
 def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in LEFTOVERS
 
 
 def list_visible(folder: Path) -> list[Path]:

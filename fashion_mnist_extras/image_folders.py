@@ -7,7 +7,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -34,13 +34,23 @@ from fashion_mnist_extras.image_files import (
 T = TypeVar("T")
 Files = dict[str, list[Path]]  # of each class, in the order of their names
 Report = Callable[[str], None]  # prints a line for the user
-SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-SPLITS |= {"val": "validation", "valid": "validation", "validation": "validation"}
-# As in train_images, Test2, imagesTrain, valset: a word of SPLITS that no other word goes on with.
-SPLIT_WORD = re.compile(
-    r"(^|[^a-z]|images?|imgs?|data)(train|training|test|testing|val|valid|validation)"
-    r"($|[^a-z]|images?|imgs?|data|set)"
-)
+SPLITS = {
+    "train": {"train", "training", "trn", "trainval"},
+    "test": {"test", "testing", "tst", "holdout"},
+    "validation": {"val", "valid", "validation", "validate", "dev", "eval", "evaluation"},
+}
+# What datasets of other tasks call their folders.
+NO_CLASSES = {
+    "images",
+    "labels",
+    "masks",
+    "annotations",
+    "annotation",
+    "imgs",
+    "jpegimages",
+    "segmentationclass",
+    "segmentationobject",
+}
 LAYOUTS = "DIR/<class>/, or DIR/train/<class>/ with DIR/test/<class>/ or DIR/validation/<class>/"
 
 
@@ -175,9 +185,8 @@ def split_files(folder: Path, generator: torch.Generator, report: Report) -> tup
 def find_splits(folder: Path, report: Report) -> tuple[Path, Path | None]:
     """Return the folders to train and to test on, each with a folder per class; None: hold out.
 
-    A split holds at least two class folders and is called train or training, test or testing, val,
-    valid or validation, perhaps with a word and "_" before it. Raises FileError if that is
-    ambiguous, or if what look like classes are splits, or hold them.
+    A split holds at least two class folders and is called as name_split says. Raises FileError if
+    that is ambiguous, or if what look like classes are splits, or hold them.
     """
     root = unwrap(folder)
     splits: dict[str, list[Path]] = {"class": []}
@@ -189,6 +198,7 @@ def find_splits(folder: Path, report: Report) -> tuple[Path, Path | None]:
         splits.setdefault(kind, []).append(inner)
     if splits.keys() == {"class"}:
         refuse_splits_as_classes(root)
+        report_parts(class_folders(root), report)
         return root, None
     unused = splits.pop("class")
     tested_on = splits.get("test") or splits.get("validation")
@@ -202,18 +212,35 @@ def find_splits(folder: Path, report: Report) -> tuple[Path, Path | None]:
         unused += splits["validation"]
     for path in unused:
         report(f"not used: {path}")
+    refuse_splits_as_classes(splits["train"][0])
     return splits["train"][0], tested_on[0]
 
 
 def name_split(folder: Path) -> str:
-    """Return train, test or validation if a folder is called so, else class."""
-    return SPLITS.get(folder.name.lower().rpartition("_")[2], "class")
+    """Return train, test or validation if a folder is called so, else class.
+
+    So is one whose first or last word is: train_images, Train2, catTest, "pets - val", testset.
+    """
+    words = split_words(folder.name)
+    for kind, names in SPLITS.items():
+        if names & {*words[:1], *words[-1:]}:
+            return kind
+    return "class"
+
+
+def split_words(name: str) -> list[str]:
+    """Return the words of a folder's name, in lower case, testset as test."""
+    words = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return [re.sub("(.)(set|data|images?|imgs?)$", r"\1", word) for word in words]
 
 
 def refuse_splits_as_classes(root: Path) -> None:
-    """Raise FileError if all classes are called as splits are, or one of them holds splits."""
+    """Raise FileError if classes are called as splits are, or one of them holds splits."""
     classes = class_folders(root)
-    if classes and all(SPLIT_WORD.search(path.name.lower()) for path in classes):
+    kinds = [name_split(path) for path in classes]
+    known = set().union(*SPLITS.values())
+    words = {word for path in classes for word in split_words(path.name) or ["?"]}
+    if ("train" in kinds and len(set(kinds) - {"class"}) > 1) or (words and words <= known):
         names = " and ".join(path.name for path in classes)
         raise FileError(
             f"{root} has no class but {names}: a class is a folder, as in {LAYOUTS}; images that "
@@ -223,6 +250,37 @@ def refuse_splits_as_classes(root: Path) -> None:
         inside = {name_split(inner) for inner in class_folders(path)}
         if "train" in inside and inside & {"test", "validation"}:
             raise FileError(f"{path} is split itself, which is not understood: use {LAYOUTS}")
+
+
+def refuse_names(folder: Path, names: Iterable[str]) -> None:
+    """Raise FileError if names are not those of classes, or differ by what nobody sees."""
+    lowered = [name.lower() for name in names]
+    if len(lowered) < 2:
+        raise FileError(f"{folder} must have at least two folders of images, one per class")
+    if set(lowered) <= NO_CLASSES:
+        raise FileError(
+            f"{folder}: {' and '.join(sorted(names))} are no classes; a class is a folder, as in "
+            f"{LAYOUTS}"
+        )
+    seen: dict[str, str] = {}
+    for name in names:
+        same = " ".join(name.casefold().split())
+        if same in seen:
+            both = f"{seen[same]!r} and {name!r}"
+            raise FileError(f"{folder}: {both} are one name but for case or spaces; use one folder")
+        seen[same] = name
+
+
+def report_parts(classes: Sequence[Path], report: Report) -> None:
+    """Say it if several classes hold folders of the same names: those may be the classes."""
+    by_inside: dict[tuple[str, ...], list[str]] = {}
+    for path in classes:
+        inside = tuple(inner.name for inner in class_folders(path))
+        by_inside.setdefault(inside, []).append(path.name)
+    for inside, names in by_inside.items():
+        if len(inside) > 1 and len(names) > 1:
+            holders, held = " and ".join(names[:5]), ", ".join(inside[:5])
+            report(f"{holders} each hold {held}: each is taken as one class")
 
 
 def suggest_holding_out(train_folder: Path) -> str:
@@ -259,15 +317,13 @@ def find_images(folder: Path, excluded: set[Path], report: Report) -> Files:
     that are excluded: otherwise one image could be both trained and tested on.
     """
     classes = class_folders(folder)
-    if len(classes) < 2:
-        raise FileError(f"{folder} must have at least two folders of images, one per class")
-    files: Files = {}
+    # An accent is a character of its own where a Mac has written the name.
+    names = [unicodedata.normalize("NFC", path.name) for path in classes]
+    refuse_names(folder, dict.fromkeys(names))
+    files: Files = {name: [] for name in names}
     taken = set(excluded)
     skipped = [path for path in folder.iterdir() if path not in classes]
-    for class_folder in classes:
-        # An accent is a character of its own where a Mac has written the name.
-        name = unicodedata.normalize("NFC", class_folder.name)
-        files.setdefault(name, [])
+    for class_folder, name in zip(classes, names, strict=True):
         for path in list_visible(class_folder.resolve()):
             is_image = path.is_file() and is_image_name(path)
             if is_image and path.resolve() not in taken:
@@ -275,14 +331,14 @@ def find_images(folder: Path, excluded: set[Path], report: Report) -> Files:
                 taken.add(path.resolve())
             elif path.is_symlink() or not path.is_dir():
                 skipped.append(path)
-    names = sorted(str(path) for path in skipped if not is_hidden(path.name))
-    if names:
-        shown = ", ".join(names[:5])
-        if len(names) > 5:
+    unused = sorted(str(path) for path in skipped if not is_hidden(path.name))
+    if unused:
+        shown = ", ".join(unused[:5])
+        if len(unused) > 5:
             shown += ", ..."
-        report(f"{len(names)} skipped, not images of a class, or again: {shown}")
+        report(f"{len(unused)} skipped, not images of a class, or again: {shown}")
     if empty := [name for name in files if not files[name]]:
-        hints = [hint for hint in map(explain, names) if hint]
+        hints = [hint for hint in map(explain, unused) if hint]
         raise FileError(f"{folder} has no image in {', '.join(empty)}{''.join(hints[:1])}")
     return files
 
@@ -304,19 +360,30 @@ def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
 def measure_copies(train_images: Tensor, test_images: Tensor) -> float:
     """Return the share of the test images, or of 500, that are nearly the same as a training image.
 
-    Nearly: of both, made 16 x 16, values differ by less than 4 of 255 in the mean.
+    Nearly: of both, made 16 x 16, values differ by less than 4 of 255 in the mean, mirrored or not,
+    and by less than a third of what is usual in the set: pages of text or pictures of the night are
+    all much alike, and no copies of each other.
     """
     tested = shrink(test_images[:500])
-    nearest = torch.full((len(tested),), math.inf)
+    mirrored = shrink(test_images[:500].flip(3))
+    parts = []
     for batch in train_images.split(1000):
-        differences = torch.cdist(tested, shrink(batch), p=1) / tested.shape[1]
-        nearest = torch.minimum(nearest, differences.amin(dim=1))
-    return (nearest < 4).float().mean().item()
+        trained = shrink(batch)
+        parts.append(torch.minimum(l1_distances(tested, trained), l1_distances(mirrored, trained)))
+    distances = torch.cat(parts, dim=1)
+    nearest = distances.amin(dim=1)
+    usual = distances.median(dim=1).values
+    return ((nearest < 4) & (nearest < usual / 3)).float().mean().item()
 
 
 def shrink(images: Tensor) -> Tensor:
     """Return uint8 images (N, C, H, W) made 16 x 16: float32 (N, C * 256)."""
     return F.interpolate(images.float(), (16, 16), mode="area").flatten(1)
+
+
+def l1_distances(first: Tensor, second: Tensor) -> Tensor:
+    """Return the mean absolute difference of each pair of rows: float32 (N, M)."""
+    return torch.cdist(first, second, p=1) / first.shape[1]
 
 
 def label_files(files: Files) -> Tensor:

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,14 +112,15 @@ def expand_paths(paths: Iterable[str]) -> Iterator[str]:
         if os.path.isfile(path):
             yield path
             continue
-        found: dict[str, None] = {}  # in order, each once
+        found: dict[Path, str] = {}  # in order, each file once, whatever links there are
         for match in [path] if os.path.isdir(path) else sorted(glob.glob(path, recursive=True)):
             if "__MACOSX" in match and "__MACOSX" not in path:  # glob leaves out .hidden ones only
                 continue
             inside = list_visible(Path(match)) if os.path.isdir(match) else [Path(match)]
-            images = [str(image) for image in inside if image.is_file() and is_image_name(image)]
-            found.update(dict.fromkeys(images))
-        yield from found or [path]  # where there is none, that is reported
+            for image in inside:
+                if image.is_file() and is_image_name(image):
+                    found.setdefault(image.resolve(), str(image))
+        yield from found.values() or [path]  # where there is none, that is reported
 
 
 def find_best_model(
@@ -140,7 +141,10 @@ def read_test_accuracy(path: Path, report_error: Callable[[str], None]) -> float
     """Return what the JSON file beside a saved network says, or 0 if it does not."""
     json_path = path.with_suffix(".json")
     try:
-        return float(read_json(json_path)["test_accuracy"])
+        accuracy = float(read_json(json_path)["test_accuracy"])
+        if not 0 <= accuracy <= 1:
+            raise ValueError(f"it is {accuracy}")
+        return accuracy
     except FileNotFoundError:
         return 0.0
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -158,30 +162,38 @@ def set_aside_others(
     names: Sequence[str],
     class_names: Sequence[str],
     replaced: str,
+    content: bytes,
     accuracy: float | None,
 ) -> list[str]:
     """Rename networks in folder that would be lost or mixed up; return a line for each.
 
-    Those are the ones of other classes among names and, if an accuracy is given, the one that is
-    replaced if it was more accurate. Their descriptions go with them; --predict looks at neither.
+    Those are the ones of other classes among names and, if an accuracy is given, the one that
+    content replaces unless it was less accurate, or is the same. Their descriptions go with them;
+    --predict looks at neither.
     """
     lines = []
     for path in (folder / name for name in names):
-        description = {}
-        with suppress(OSError, ValueError):
-            description = read_json(path.with_suffix(".json"))
-        if not path.exists() or not isinstance(description, dict):
+        if not path.exists():
             continue
+        json_path = path.with_suffix(".json")
+        description: Any = None
+        with suppress(OSError, ValueError):
+            description = read_json(json_path)
+        if not isinstance(description, dict):
+            description = {}
         reason = ""
         if description.get("classes", list(class_names)) != list(class_names):
             reason = "of other classes"
-        elif path.name == replaced and accuracy is not None:
+        elif path.name == replaced and accuracy is not None and path.read_bytes() != content:
             earlier = description.get("test_accuracy")
-            if isinstance(earlier, float) and earlier > accuracy:
+            if not isinstance(earlier, int | float) or not 0 <= earlier <= 1:
+                reason = "of unknown accuracy"
+            elif earlier >= accuracy:
                 reason = f"of {earlier:.2%}"
         if reason:
             kept = set_aside(path)
-            path.with_suffix(".json").rename(kept.with_suffix(".json"))
+            if json_path.exists():
+                json_path.rename(kept.with_suffix(".json"))
             lines.append(f"{path}, {reason}, is now {kept}")
     return lines
 
@@ -239,9 +251,13 @@ def parse_metadata(
 ) -> ModelMetadata:
     """Return what the JSON file says. Raises FileError unless it describes the network in path."""
     try:
-        metadata = ModelMetadata(**read_json(json_path))
+        described = read_json(json_path)
+        known = {each.name for each in fields(ModelMetadata)}
+        metadata = ModelMetadata(**{name: described[name] for name in described if name in known})
         if not isinstance(metadata.classes, list) or metadata.image_size < 4:
             raise ValueError("its classes are no list, or its images too small")
+        if not metadata.white_value > 0:
+            raise ValueError(f"its white_value is {metadata.white_value}")
         # Shapes alone: nothing is computed.
         shape = (1, metadata.channels, metadata.image_size, metadata.image_size)
         outputs = copy.deepcopy(network).to("meta")(torch.empty(shape, device="meta")).shape[1]

@@ -433,11 +433,40 @@ def test_a_checkpoint_of_another_version_of_the_program_is_refused_and_not_offer
     edited.write_text(script.replace(before, after))
     monkeypatch.setattr(program, "__file__", str(edited))
     assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 1
-    expected = f"fashion_mnist_cnn.py: {CHECKPOINT} is of another version of the program\n"
-    assert capsys.readouterr().err == expected
+    expected = f"fashion_mnist_cnn.py: {CHECKPOINT} is of another version of the program; run the"
+    err = capsys.readouterr().err
+    assert err.startswith(expected) and err.count("\n") == 1
     assert program.main(["--epochs", "2", "--no-plots", "--networks", "mlp"]) == 0
     assert "--resume" not in capsys.readouterr().out
     assert interrupted.read_bytes() == content
+
+
+def test_a_comment_makes_no_other_version(interrupted: Path, tmp_path, monkeypatch, capsys):
+    script = Path(program.__file__).read_text()
+    edited = tmp_path / "fashion_mnist_cnn.py"
+    edited.write_bytes((script + "# mine\n").replace("\n", "\r\n").encode())
+    monkeypatch.setattr(program, "__file__", str(edited))
+    assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 0
+    assert capsys.readouterr().out.count("  epoch ") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"conditions": None},
+        {"conditions": {}},
+        {"states": [1]},
+        {"environment": "here"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_checkpoint_with_other_contents_is_refused_in_one_line(interrupted, capsys, change):
+    content = torch.load(interrupted, weights_only=True)
+    torch.save(content | change, interrupted)
+    assert program.main(["--epochs", "2", "--no-plots"]) == 0
+    capsys.readouterr()
+    assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_checkpoint_that_does_not_say_its_version_goes_on_as_before(interrupted, capsys):

@@ -749,7 +749,7 @@ def test_what_a_network_mistakes_for_its_mirror_image_is_named(capsys):
     names = ("up", "left", "down", "right")
     program.print_failure(result, is_mirrored=True, class_names=names)
     err = capsys.readouterr().err
-    assert is_one_line(err) and "mistakes left and right for each other" in err
+    assert is_one_line(err) and "does not tell left and right apart" in err
     assert "--no-mirror" in err
     program.print_failure(result, is_mirrored=False, class_names=names)
     assert capsys.readouterr().err == ""

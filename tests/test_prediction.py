@@ -224,7 +224,9 @@ def save_described(folder: Path, name: str, **description: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("content", ["{", '{"test_accuracy": 0.99', "[1]", '{"classes": []}'])
+@pytest.mark.parametrize(
+    "content", ["{", '{"test_accuracy": 0.99', "[1]", '{"classes": []}', '{"test_accuracy": 84.6}']
+)
 def test_a_description_that_cannot_be_read_is_named_where_the_best_network_is_looked_for(
     tmp_path: Path, content: str
 ):
@@ -246,7 +248,7 @@ def test_networks_of_other_classes_and_better_ones_are_kept_under_other_names(tm
     better = save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
     other = save_described(tmp_path, "ResNet", classes=["a", "b", "c"], test_accuracy=0.1)
     before = {path: path.read_bytes() for path in (better, other)}
-    arguments = [tmp_path, NAMES, ("a", "b"), "CNN_model.pth"]
+    arguments = [tmp_path, NAMES, ("a", "b"), "CNN_model.pth", b"new"]
     lines = set_aside_others(*arguments, accuracy=0.8)
     assert len(lines) == 2
     assert same.exists() and not better.exists() and not other.exists()
@@ -259,11 +261,27 @@ def test_networks_of_other_classes_and_better_ones_are_kept_under_other_names(tm
     assert set_aside_others(*arguments, accuracy=0.8) == []
 
 
-@pytest.mark.parametrize(("accuracy", "count"), [(0.95, 0), (0.9, 0), (0.89, 1), (None, 0)])
-def test_only_a_more_accurate_network_is_kept(tmp_path: Path, accuracy: float | None, count: int):
-    save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
-    lines = set_aside_others(tmp_path, NAMES, ("a", "b"), "CNN_model.pth", accuracy)
-    assert len(lines) == count
+@pytest.mark.parametrize(("accuracy", "count"), [(0.95, 0), (0.9, 1), (0.89, 1), (None, 0)])
+def test_only_a_network_that_is_as_accurate_is_kept(tmp_path: Path, accuracy, count: int):
+    path = save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
+    arguments = [tmp_path, NAMES, ("a", "b"), "CNN_model.pth"]
+    assert set_aside_others(*arguments, path.read_bytes(), accuracy) == [], "it is the same"
+    assert len(set_aside_others(*arguments, b"new", accuracy)) == count
+
+
+DAMAGED = ["", "{", "[1]", "{}", '{"test_accuracy": "0.99"}', '{"test_accuracy": null}', None]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_network_whose_accuracy_is_not_known_is_kept(tmp_path: Path, content: str | None):
+    path = save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
+    if content is None:
+        path.with_suffix(".json").unlink()
+    else:
+        path.with_suffix(".json").write_text(content)
+    (line,) = set_aside_others(tmp_path, NAMES, ("a", "b"), path.name, b"new", accuracy=0.99)
+    assert "of unknown accuracy" in line
+    assert Path(line.rpartition(" is now ")[2]).exists() and not path.exists()
 
 
 def test_several_files_kept_in_one_second_have_names_of_their_own(tmp_path: Path):
