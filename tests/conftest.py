@@ -115,11 +115,15 @@ def is_one_line(text: str) -> bool:
 
 
 def save_lamps(folder: Path, count: int) -> None:
-    """Save count images of 40 x 30 pixels, in turn red and blue."""
+    """Save count images of 40 x 30 pixels, in turn red and blue, each lit in a way of its own."""
     for number in range(count):
-        name, color = [("red", (150 + number, 0, 0)), ("blue", (0, 0, 150 + number))][number % 2]
+        name, channel = [("red", 0), ("blue", 2)][number % 2]
+        generator = torch.Generator().manual_seed(number)
+        pixels = torch.zeros(3, 4, 3, dtype=torch.uint8)
+        pixels[:, :, channel] = torch.randint(120, 256, (3, 4), generator=generator)
         (folder / name).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 30), color).save(folder / name / f"{number}.png")
+        lamp = Image.fromarray(pixels.numpy()).resize((40, 30), Image.Resampling.NEAREST)
+        lamp.save(folder / name / f"{number}.png")
 
 
 def shrink(image_set: program.ImageSet, count: int) -> program.ImageSet:
