@@ -218,3 +218,78 @@ def test_each_image_is_seen_once_per_epoch(count, batch_size, epochs, seed):
     for epoch in range(epochs):
         batches = network.seen[epoch * steps : (epoch + 1) * steps]
         assert sorted(index for batch in batches for index in batch) == indices.tolist()
+
+
+def test_orthogonalized_matrices_keep_their_directions_and_have_equal_strengths():
+    generator = torch.Generator().manual_seed(0)
+    for rows, columns in ((10, 9), (10, 90), (32, 288), (96, 864), (40, 20)):
+        matrices = torch.randn(3, rows, columns, generator=generator)
+        result = program.orthogonalize(matrices)
+        assert result.shape == matrices.shape
+        for matrix, found in zip(matrices, result, strict=True):
+            left, strengths, right = torch.linalg.svd(matrix, full_matrices=False)
+            within = left.T @ found @ right.T  # diagonal, if the directions are the same
+            diagonal = within.diag()
+            torch.testing.assert_close(within, diagonal.diag(), rtol=0, atol=1e-3)
+            large = strengths > 0.1 * strengths.max()
+            assert diagonal[large].min() > 0.3 and diagonal.max() < 1.3
+    zero = torch.zeros(1, 4, 5)
+    assert torch.equal(program.orthogonalize(zero), zero), "a gradient of zero changes nothing"
+
+
+def test_muon_trains_hidden_layers_and_adam_the_rest_and_only_weights_decay():
+    torch.manual_seed(0)
+    network = program.ResNet(hidden_units=2)
+    muon = program.Muon(network.parameters(), lr=0.04)
+    hidden, others = muon.param_groups
+    assert all(parameter.dim() == 4 for parameter in hidden["params"])
+    assert [id(weights) for weights in muon.output_weights] == [id(network.classifier.weight)]
+    counts = [len(group["params"]) for group in (hidden, others)]
+    assert counts == [10, 22], "all parameters, each in one group"
+    assert [hidden["lr"], others["lr"]] == pytest.approx([0.04, 0.016])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    muon.step()  # nothing but decay
+    after = network.state_dict()
+    weight = "features.0.0.weight"
+    torch.testing.assert_close(after[weight], before[weight] * (1 - 0.05 * 0.04))
+    weight = "classifier.weight"
+    torch.testing.assert_close(after[weight], before[weight] * (1 - 0.05 * 0.016))
+    for name in ("classifier.bias", "features.0.1.weight", "features.0.1.bias"):
+        assert torch.equal(after[name], before[name])
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_a_step_of_muon_is_that_of_its_definition(memory_format):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 30, 3), nn.Flatten(), nn.Linear(30, 4))
+    network.to(memory_format=memory_format)
+    weight = network[0].weight
+    muon = program.Muon(network.parameters(), lr=0.04)
+    momentum = torch.zeros(30, 18)
+    expected = weight.detach().flatten(1)
+    for _ in range(3):
+        network(torch.rand(5, 2, 3, 3)).square().sum().backward()
+        gradient = weight.grad.flatten(1).clone()
+        momentum = 0.9 * momentum + gradient
+        update = program.orthogonalize((gradient + 0.9 * momentum)[None])[0]
+        expected = expected * (1 - 0.05 * 0.04) - 0.04 * math.sqrt(30 / 18) * update
+        muon.step()
+        muon.zero_grad()
+        torch.testing.assert_close(weight.detach().flatten(1), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_muon_trains_networks_without_hidden_layers_and_with_unused_ones(random_set):
+    options = OPTIONS | {"optimizer_name": "muon"}
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 4))
+    before = network[1].weight.clone()
+    history = program.train(network, random_set, random_set, **options)
+    assert math.isfinite(history[-1].train_loss)
+    assert not torch.allclose(network[1].weight, before, atol=1e-3)
+    network = tiny_network()
+    network.unused = nn.Conv2d(2, 2, 3)
+    before = network.unused.weight.clone()
+    history = program.train(network, random_set, random_set, **options)
+    assert math.isfinite(history[-1].train_loss)
+    assert torch.equal(network.unused.weight, before)
