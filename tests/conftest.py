@@ -33,8 +33,8 @@ def fashion_mnist() -> tuple[program.ImageSet, program.ImageSet]:
 
 @pytest.fixture
 def small_sets(fashion_mnist) -> tuple[program.ImageSet, program.ImageSet]:
-    """The first 2,000 training and 1,000 test images."""
-    return fashion_mnist[0].subset(slice(2000)), fashion_mnist[1].subset(slice(1000))
+    """The first 2,000 training and 400 test images."""
+    return fashion_mnist[0].subset(slice(2000)), fashion_mnist[1].subset(slice(400))
 
 
 @pytest.fixture

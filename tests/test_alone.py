@@ -58,7 +58,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 @pytest.fixture(scope="module")
 def finished(alone: Path) -> tuple[int, str, str]:
     """The run of one epoch, by `python -P`, which does not look for modules beside the script."""
-    return finish(begin(alone, *STARTS["python -P"], "--epochs", "1"))
+    return finish(begin(alone, *STARTS["python -P"], "--epochs", "1", "--hidden-units", "6"))
 
 
 def test_it_trains_compares_saves_and_draws(alone: Path, finished):
@@ -71,7 +71,7 @@ def test_it_trains_compares_saves_and_draws(alone: Path, finished):
     report = json.loads((alone / "assets/results.json").read_text())
     assert report["evidence"] is None and report["resumed_from"] is None
     mlp, cnn = (model["test_accuracy"] for model in report["models"])
-    assert 0.75 < mlp < cnn
+    assert 0.7 < mlp < cnn
 
 
 def test_the_cnn_it_saved_is_loaded_beside_it(alone: Path, finished):
