@@ -264,7 +264,9 @@ def refuse_names(folder: Path, names: Iterable[str]) -> None:
         )
     seen: dict[str, str] = {}
     for name in names:
-        same = " ".join(name.casefold().split())
+        same = " ".join(name.split())
+        if len(same) > 1:  # of letters, a and A are two classes
+            same = same.casefold()
         if same in seen:
             both = f"{seen[same]!r} and {name!r}"
             raise FileError(f"{folder}: {both} are one name but for case or spaces; use one folder")

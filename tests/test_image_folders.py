@@ -551,6 +551,14 @@ def test_names_that_differ_by_what_nobody_sees_are_refused(tmp_path: Path, names
     assert any(reason in str(error.value) for reason in reasons)
 
 
+def test_letters_of_both_cases_are_classes_of_their_own(tmp_path: Path):
+    for number in range(4):
+        for name in ("a", "A", "b", "B"):
+            save_image(tmp_path / name / f"{number}.png")
+    train_set, _ = load_folder(tmp_path)
+    assert train_set.class_names == ("A", "B", "a", "b")
+
+
 @pytest.mark.parametrize("names", ["images masks", "images labels", "JPEGImages SegmentationClass"])
 @pytest.mark.parametrize("split", ["", "train/"])
 def test_folders_of_other_tasks_are_no_classes(tmp_path: Path, names: str, split: str):
