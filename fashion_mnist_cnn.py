@@ -1696,7 +1696,7 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> Datase
 
 
 def own_name(folder: Path) -> str:
-    return folder.resolve().name or "root"
+    return Path(os.path.realpath(folder)).name or "root"
 
 
 def print_dataset(dataset: Dataset, recipe: Recipe) -> None:
@@ -1745,15 +1745,20 @@ class RunCallback(Callback):
     def after_training(self, results: Sequence[TrainedNetwork]) -> None:
         self.results = results
         result = results[-1]
-        if self.is_first:
-            print_failure(result, self.recipe.is_mirrored, self.dataset.test_set.class_names)
-            if choose_results(results).get(result.name) is result:
-                self.set_aside_others(result)
-                save_network(result, self.dataset, self.models_dir)
-                self.saved.add(result.name)
+        if not self.is_first:
+            return
+        lines = []
+        if choose_results(results).get(result.name) is result:
+            lines = self.set_aside_others(result)
+            save_network(result, self.dataset, self.models_dir)
+            self.saved.add(result.name)
+        for line in lines:  # once it is saved: printing may fail
+            tqdm.write(line)
+        print_failure(result, self.recipe.is_mirrored, self.dataset.test_set.class_names)
 
-    def set_aside_others(self, result: TrainedNetwork) -> None:
-        """Keep networks of earlier runs that would be lost or mixed up, under other names."""
+    def set_aside_others(self, result: TrainedNetwork) -> list[str]:
+        """Keep networks of earlier runs that would be lost or mixed up; return a line for each."""
+        lines: list[str] = []
         if has_extras() and result.name not in self.saved:
             from fashion_mnist_extras.prediction import set_aside_others
 
@@ -1765,8 +1770,7 @@ class RunCallback(Callback):
                 content=serialize_network(result.network),
                 accuracy=result.metrics.accuracy if self.dataset.is_own else None,
             )
-            for line in lines:
-                tqdm.write(line)
+        return lines
 
     def add_snapshot(self, network: nn.Module, epoch: float, accuracy: float | None) -> None:
         if has_extras():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -88,7 +89,7 @@ def explain(path: str | Path) -> str:
     """Return what to do about a file that is no image to Pillow, or nothing."""
     if Path(path).suffix.lower() in (".heic", ".heif"):
         return "; it is HEIC, which Pillow reads once pillow-heif is installed"
-    if Path(path).is_file():  # a named pipe would be waited for
+    if os.path.isfile(path):  # a named pipe would be waited for
         with suppress(OSError), open(path, "rb") as file:
             if file.read(40).startswith(b"version https://git-lfs"):
                 return "; it only points to the image: `git lfs pull` gets it"
@@ -109,10 +110,15 @@ def read_header(path: Path) -> Header:
 
 
 def read_largest(path: Path) -> float:
-    """Return the largest value in an image of one channel. Raises FileError."""
+    """Return the largest finite value in an image of more than 8 bits. Raises FileError."""
     with reading(path) as file:
-        extrema = file.getextrema()
-        return max(float(value) for value in extrema if not isinstance(value, tuple))
+        values = pil_to_tensor(to_float_mode(file))
+        return values.nan_to_num(0, 0, 0).max().item()
+
+
+def to_float_mode(image: Image.Image) -> Image.Image:
+    """Return an image of more than 8 bits, in whatever order of its bytes, in mode F."""
+    return image if image.mode == "F" else image.convert("I").convert("F")
 
 
 def read_image(path: str | Path, mode: str, white_value: float = 65535) -> Image.Image:
@@ -123,7 +129,7 @@ def read_image(path: str | Path, mode: str, white_value: float = 65535) -> Image
     with reading(path) as file:
         image = ImageOps.exif_transpose(file)  # cameras store the orientation beside the pixels
         if image.mode[0] in "IF":  # more than 8 bits
-            values = image if image.mode == "F" else image.convert("I").convert("F")
+            values = to_float_mode(image)
             image = values.point(lambda value: value * (255 / white_value) + 0.5).convert("L")
         if image.has_transparency_data:
             image = put_on_page(image.convert("RGBA"))

@@ -201,6 +201,8 @@ def find_splits(folder: Path, report: Report) -> tuple[Path, Path | None]:
         report_parts(class_folders(root), report)
         return root, None
     unused = splits.pop("class")
+    if "test" in splits:
+        unused += splits.pop("validation", [])
     tested_on = splits.get("test") or splits.get("validation")
     is_ambiguous = any(len(found) > 1 for found in splits.values())
     if is_ambiguous or "train" not in splits or not tested_on:
@@ -208,8 +210,6 @@ def find_splits(folder: Path, report: Report) -> tuple[Path, Path | None]:
         if len(splits.get("train", [])) == 1 and not tested_on:
             hint = suggest_holding_out(splits["train"][0])
         raise FileError(f"{folder} is not laid out as {LAYOUTS}{hint}")
-    if "test" in splits and "validation" in splits:
-        unused += splits["validation"]
     for path in unused:
         report(f"not used: {path}")
     refuse_splits_as_classes(splits["train"][0])
@@ -231,7 +231,8 @@ def name_split(folder: Path) -> str:
 def split_words(name: str) -> list[str]:
     """Return the words of a folder's name, in lower case, testset as test."""
     words = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    return [re.sub("(.)(set|data|images?|imgs?)$", r"\1", word) for word in words]
+    words = [re.sub("(.)(set|data|images?|imgs?)$", r"\1", word) for word in words]
+    return [word for word in words if len(word) > 1] or words  # without the v of v2
 
 
 def refuse_splits_as_classes(root: Path) -> None:
@@ -300,7 +301,7 @@ def unwrap(folder: Path) -> Path:
 
 def class_folders(folder: Path) -> list[Path]:
     """Return the folders in folder but hidden ones and links in a circle. Raises FileError."""
-    real = folder.resolve()
+    real = Path(os.path.realpath(folder))  # also of a link to itself
     folders = []
     try:
         for path in sorted(folder.iterdir()):

@@ -137,3 +137,15 @@ def test_the_first_run_that_did_not_diverge_is_saved_and_one_at_chance_only_with
     assert program.choose_results([chance, make_result(accuracy=0.1)])["MLP"] is chance
     assert program.choose_results([diverged, chance, good, better])["MLP"] is good
     assert program.choose_results([good, chance])["MLP"] is good
+
+
+def test_a_network_is_saved_before_anything_is_printed_about_it(few, monkeypatch):
+    """What is printed may fail: the other end is closed, the disk of a log is full."""
+
+    def fail(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(program, "print_failure", fail)
+    with pytest.raises(OSError, match="No space left"):
+        compare(few)
+    assert isinstance(program.load_model("models/MLP_model.pth"), program.MLP)

@@ -5,6 +5,7 @@ import shutil
 import unicodedata
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from images import write_images
@@ -582,7 +583,12 @@ def test_folders_that_each_hold_the_same_are_pointed_out(tmp_path: Path, capsys)
 
 @pytest.mark.parametrize(
     ("train", "test"),
-    [("train_images", "test_images"), ("Train Images", "Val Images"), ("train1", "test1")],
+    [
+        ("train_images", "test_images"),
+        ("Train Images", "Val Images"),
+        ("train1", "test1"),
+        ("data_train_v2", "data_test_v2"),
+    ],
 )
 def test_splits_of_other_names_that_hold_classes_are_understood(tmp_path, train, test):
     for number, split in enumerate((train, test)):
@@ -591,6 +597,48 @@ def test_splits_of_other_names_that_hold_classes_are_understood(tmp_path, train,
     train_set, test_set = load_folder(tmp_path)
     assert brightnesses(train_set) == [0, 0] and brightnesses(test_set) == [80, 80]
     assert train_set.class_names == ("cat", "dog")
+
+
+def test_of_several_validation_folders_beside_a_test_folder_none_is_used(tmp_path: Path, capsys):
+    for number, split in enumerate(("train", "test", "val", "dev")):
+        for name in ("a", "b"):
+            save_image(tmp_path / split / name / "0.png", color=40 * number)
+    _, test_set = load_folder(tmp_path)
+    assert brightnesses(test_set) == [40, 40]
+    out = capsys.readouterr().out
+    assert out.count("not used: ") == 2 and "/val\n" in out and "/dev\n" in out
+
+
+@pytest.mark.parametrize("damage", ["nan", "inf", "nan first"])
+def test_a_value_that_is_not_finite_decides_no_white(tmp_path: Path, capsys, damage: str):
+    for number in range(10):
+        values = numpy.full((28, 28), 1000 + 200 * number, dtype="float32")
+        place = (0, 0) if "first" in damage else (5, 5)
+        values[place] = numpy.inf if damage == "inf" else numpy.nan
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(values).save(tmp_path / name / f"{number}.tif")
+    dataset = program.load_image_folder(tmp_path, None, 0)
+    assert dataset.notes["white_value"] == 4095
+    assert "values up to 2800: 4095 is white" in capsys.readouterr().out
+    assert dataset.train_set.images.float().mean() > 50
+
+
+def test_files_of_16_bits_in_either_order_of_bytes_have_the_same_white(tmp_path: Path, capsys):
+    for number in range(10):
+        values = numpy.full((28, 28), 300 * number + 100)
+        for name, dtype in (("a", "<u2"), ("b", ">u2")):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(values.astype(dtype)).save(tmp_path / name / f"{number}.tif")
+    dataset = program.load_image_folder(tmp_path, None, 0)
+    assert dataset.notes["white_value"] == 4095
+    assert "20 images of more than 8 bits" in capsys.readouterr().out
+
+
+def test_a_link_to_itself_is_no_folder(tmp_path: Path):
+    link(tmp_path / "loop", "loop")
+    with pytest.raises(FileError, match="loop cannot be read"):
+        load_folder(tmp_path / "loop")
 
 
 @pytest.mark.parametrize("name", ["@eaDir", "__pycache__", "$RECYCLE.BIN", "lost+found"])

@@ -459,3 +459,11 @@ def test_a_missing_model_is_reported_in_one_line(garments, capsys):
     assert (
         is_one_line(err) and "models/pets/CNN_model.pth cannot be read" in err and "--images" in err
     )
+
+
+def test_a_path_that_cannot_be_one_does_not_end_the_others(garments, capsys):
+    paths = ["x" * 300 + ".jpg", garments[0]]
+    assert program.main(["--predict", *paths, "--model", str(MODEL), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["image"] for line in out.splitlines()] == garments[:1]
+    assert is_one_line(err) and "too long" in err
