@@ -75,8 +75,13 @@ class Explorer:
         self.driver.switch_to.active_element.send_keys(*keys)
 
     def go(self, address: str) -> None:
-        self.run("location.hash = arguments[0]", address)
-        wait_for(lambda: self.state("address") is not None)
+        """Follow a link within the page, and wait until it has read the new address."""
+        self.driver.execute_async_script(
+            """const [address, done] = arguments;
+            addEventListener("hashchange", () => done(), { once: true });
+            location.hash = address;""",
+            address,
+        )
 
     def state(self, name: str) -> object:
         return self.run(
