@@ -43,7 +43,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 if sys.platform == "linux":
     PROCESSORS = os.sched_getaffinity(0)  # before OpenMP keeps this thread to one of them
@@ -63,6 +63,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, distributed, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import check_integrity
@@ -89,7 +90,7 @@ class TinyVGG(nn.Module):
 
     model_file = "CNN_model.pth"
     default_hidden_units = 10
-    learning_rate_scale = 1.0  # of the optimizer's peak learning rate
+    learning_rates: ClassVar[dict[str, float]] = {}  # peaks other than an optimizer's own
 
     def __init__(
         self,
@@ -144,7 +145,7 @@ class MLP(nn.Module):
 
     model_file = "MLP_model.pth"
     default_hidden_units = 10
-    learning_rate_scale = 1.0
+    learning_rates: ClassVar[dict[str, float]] = {}
 
     def __init__(
         self,
@@ -199,7 +200,7 @@ class ResNet(nn.Module):
 
     model_file = "ResNet_model.pth"
     default_hidden_units = 16
-    learning_rate_scale = 0.4
+    learning_rates: ClassVar = {"adam": 0.008, "sgd": 0.024, "muon": 0.03}
     mirror_averaging: Tensor | None
 
     def __init__(
@@ -290,7 +291,7 @@ class NetworkConfig:
 Network = TinyVGG | MLP | ResNet  # for type checkers, as are the entries below
 
 # What --networks takes; the table, the figures and the files follow from a network's class, which
-# has model_file, default_hidden_units, learning_rate_scale, build and read_config.
+# has model_file, default_hidden_units, learning_rates, build and read_config.
 NETWORKS: dict[str, type[Network]] = {
     "mlp": MLP,
     "tinyvgg": TinyVGG,
@@ -493,10 +494,10 @@ def count_macs(network: nn.Module, image: Tensor) -> int:
 # ---- Training ------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """An optimizer and its peak learning rate, chosen on held-out images for MLP and TinyVGG."""
+    """An optimizer and its peak learning rate, chosen on held-out images."""
 
     name: str
-    learning_rate: float
+    learning_rate: float  # where a network has none of its own
     build: Callable[..., torch.optim.Optimizer]
 
 
@@ -539,22 +540,26 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Change all weights by their gradients."""
         hidden, others = self.param_groups
-        by_shape: dict[torch.Size, list[nn.Parameter]] = {}  # one product for all of a shape
+        by_rows: dict[int, list[nn.Parameter]] = {}  # one product for all with as many outputs
         for weights in hidden["params"]:
-            by_shape.setdefault(weights.shape, []).append(weights)
-        for group in by_shape.values():
-            gradients = torch.stack([gradient_matrix(weights) for weights in group])
+            by_rows.setdefault(len(weights), []).append(weights)
+        for rows, group in by_rows.items():
+            # Narrower matrices get columns of zeros, which stay zeros.
+            transposed = [gradient_matrix(weights).T for weights in group]
+            gradients = pad_sequence(transposed, batch_first=True).mT.contiguous()
             state = self.state[group[0]]
             if not state:
                 state["momentum"] = torch.zeros_like(gradients)
             momentum = state["momentum"].mul_(0.9).add_(gradients)
-            updates = orthogonalize(gradients + 0.9 * momentum)  # Nesterov's
-            rate = hidden["lr"] * math.sqrt(max(1, updates.shape[1] / updates.shape[2]))
+            updates = orthogonalize(gradients.add(momentum, alpha=0.9))  # Nesterov's
             for weights, update in zip(group, updates, strict=True):
-                if weights.grad is not None:
-                    channels_last = update.view(weights.movedim(1, -1).shape)
-                    weights.mul_(1 - 0.05 * hidden["lr"])
-                    weights.sub_(channels_last.movedim(-1, 1), alpha=rate)
+                if weights.grad is None:
+                    continue
+                columns = weights[0].numel()
+                rate = hidden["lr"] * math.sqrt(max(1, rows / columns))
+                channels_last = update[:, :columns].view(weights.movedim(1, -1).shape)
+                weights.mul_(1 - 0.05 * hidden["lr"])
+                weights.sub_(channels_last.movedim(-1, 1), alpha=rate)
         for weights in self.output_weights:
             if weights.grad is not None:
                 weights.mul_(1 - 0.05 * others["lr"])
@@ -574,27 +579,32 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """Return matrices (N, rows, columns) with the same directions, all about equally strong.
 
     Newton and Schulz's iteration brings all singular values near 1, as near as three or four steps
-    can; the coefficients, which are those of Muon's source, raise small ones the fastest.
+    can; the coefficients, which are those of Muon's source, raise small ones the fastest. A step
+    multiplies by a polynomial of the Gram matrix, which is small: the product of all of them is
+    applied at the end.
     """
     _, rows, columns = matrices.shape
     if rows > columns:
         return orthogonalize(matrices.mT).mT
-    result = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    matrices = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    gram = matrices @ matrices.mT
+    product = torch.eye(rows, device=gram.device).expand_as(gram)
     for _ in range(3 if rows <= 32 else 4):
-        gram = result @ result.mT
         # 3.4445 x - 4.7750 x^3 + 2.0315 x^5 of each singular value x
         polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        result = torch.baddbmm(result, polynomial, result, beta=3.4445)
-    return result
+        product = torch.baddbmm(product, polynomial, product, beta=3.4445)
+        gram = torch.baddbmm(gram, polynomial, gram, beta=3.4445)
+        gram = torch.baddbmm(gram, gram, polynomial, beta=3.4445)
+    return product @ matrices
 
 
 # fused: all weights in one operation, which Adam and SGD can do.
 adam = partial(torch.optim.Adam, betas=(0.9, 0.99), fused=True)
 sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True)
 OPTIMIZERS = {
+    "muon": OptimizerConfig("Muon", 0.04, Muon),
     "adam": OptimizerConfig("Adam", 0.02, adam),
     "sgd": OptimizerConfig("SGD", 0.06, sgd),
-    "muon": OptimizerConfig("Muon", 0.04, Muon),
 }
 
 
@@ -603,11 +613,15 @@ class Record:
     """A point of the learning curves: losses are mean cross-entropy, accuracies in [0, 1]."""
 
     epoch: float  # passes over the training set so far
-    train_loss: float  # of the mini-batches since the record before, like the accuracy
-    train_accuracy: float
-    test_loss: float  # within the first epoch of 500 test images, like the accuracy
+    train_loss: float | None  # of the mini-batches since the record before; None before the first
+    train_accuracy: float | None  # of the same
+    test_loss: float  # of all test images
     test_accuracy: float
     training_seconds: float  # so far, in training steps alone
+
+    @property
+    def ends_epoch(self) -> bool:
+        return self.epoch > 0 and self.epoch.is_integer()
 
 
 Augment = Callable[[Tensor, torch.Generator, float], Tensor]  # see train
@@ -622,21 +636,22 @@ def train(
     batch_size: int,
     learning_rate: float,
     seed: int,
-    optimizer_name: str = "adam",
+    optimizer_name: str = "muon",
     augment: Augment | None = None,
     after_evaluation: Callable[[TrainingState], None] | None = None,
     resume_from: Mapping[str, Any] | None = None,
 ) -> list[Record]:
     """Train network in place and return its learning curves.
 
-    They have up to 20 records of the first epoch, and one of each later one. Network and sets must
-    be on one device. optimizer_name is a key of OPTIMIZERS; the learning rate rises to
-    learning_rate and falls to almost zero (one-cycle policy, Smith and Topin 2018,
-    arXiv:1708.07120). augment(images, generator, progress) returns uint8 images (N, C, H, W)
-    changed at random; progress is the share of training that is done, in [0, 1]. seed decides the
-    order of the images, how they are augmented, and nothing else. If a weight is not finite at the
-    end of an epoch, training ends. after_evaluation is called with each new record; resume_from, a
-    TrainingState's state_dict() at the end of an epoch, is where to go on.
+    They have a record from before the first step, up to seven of the first epoch, when most is
+    learned, and one of each later one. Network and sets must be on one device. optimizer_name is a
+    key of OPTIMIZERS; the learning rate rises to learning_rate and falls to almost zero (one-cycle
+    policy, Smith and Topin 2018, arXiv:1708.07120). augment(images, generator, progress) returns
+    uint8 images (N, C, H, W) changed at random; progress is the share of training that is done, in
+    [0, 1]. seed decides the order of the images, how they are augmented, and nothing else. If a
+    weight is not finite at the end of an epoch, training ends. after_evaluation is called with each
+    new record; resume_from, a TrainingState's state_dict() at the end of an epoch, is where to go
+    on.
     """
     device = train_set.images.device
     steps_per_epoch = math.ceil(len(train_set) / batch_size)
@@ -651,6 +666,17 @@ def train(
     state = TrainingState(network, optimizer, scheduler, torch.Generator().manual_seed(seed))
     if resume_from:
         state.load_state_dict(resume_from)
+    outputs: list[tuple[Tensor, Tensor]] = []  # logits and labels since the last evaluation
+
+    def add_record(epoch: float, seconds: float) -> None:
+        state.history.append(make_record(network, outputs, test_set, epoch, seconds))
+        outputs.clear()
+        if after_evaluation:
+            after_evaluation(state)
+
+    if not state.history:
+        add_record(epoch=0.0, seconds=0.0)
+    first_evaluations = choose_evaluation_steps(steps_per_epoch, network, test_set)
     mixed_precision = training_precision(device) == torch.bfloat16
     start = time.perf_counter() - state.training_seconds
     for epoch in range(state.epochs_done + 1, epochs + 1):
@@ -659,9 +685,6 @@ def train(
         order = torch.randperm(len(train_set), generator=state.order_generator).to(device)
         # Seeded anew: after an interruption nobody needs the numbers drawn before.
         augment_generator = torch.Generator(device).manual_seed(seed + 1000 * epoch)
-        # In the first epoch, when most is learned, up to 20 evaluations, on 500 images.
-        evaluation_interval = math.ceil(steps_per_epoch / 20) if epoch == 1 else steps_per_epoch
-        outputs: list[tuple[Tensor, Tensor]] = []  # logits and labels since the last evaluation
         batches = progress_bar(order.split(batch_size), f"epoch {epoch}/{epochs}", steps_per_epoch)
         for step, indices in enumerate(batches, start=1):
             network.train()  # evaluation has left it in eval mode
@@ -679,17 +702,10 @@ def train(
             scheduler.step()
 
             outputs.append((logits.detach(), labels))  # metrics of every step would make a GPU wait
-            is_last = step == steps_per_epoch
-            if step % evaluation_interval == 0 or is_last:
+            if step == steps_per_epoch or (epoch == 1 and step in first_evaluations):
                 seconds = seconds_since(start, device)
-                epochs_so_far = epoch - 1 + min(1.0, step * batch_size / len(train_set))
-                evaluated = test_set if is_last else test_set.subset(slice(500))
-                state.history.append(
-                    make_record(network, outputs, evaluated, epochs_so_far, seconds)
-                )
-                outputs.clear()
-                if after_evaluation:
-                    after_evaluation(state)
+                share_of_epoch = min(1.0, step * batch_size / len(train_set))
+                add_record(epoch - 1 + share_of_epoch, seconds)
                 start = time.perf_counter() - seconds
     return state.history
 
@@ -730,6 +746,16 @@ class TrainingState:
         self.history[:] = [Record(**record) for record in state["history"]]
 
 
+def choose_evaluation_steps(steps: int, network: nn.Module, test_set: ImageSet) -> set[int]:
+    """Return the steps of the first epoch to evaluate after: its end, half, quarter and so on.
+
+    They are three where an evaluation takes seconds on a CPU, else up to seven.
+    """
+    macs = count_macs(network, test_set.images[:1]) * len(test_set)
+    count = 7 if macs < 50e9 else 3
+    return {math.ceil(steps / 2**k) for k in range(count)}
+
+
 def seconds_since(start: float, device: torch.device) -> float:
     """Return the seconds since start, a time.perf_counter(), once the device's work is done."""
     getattr(torch, device.type).synchronize()  # a GPU may still be at work
@@ -744,13 +770,15 @@ def make_record(
     training_seconds: float,
 ) -> Record:
     """Evaluate the network; outputs are logits (N, classes) and labels (N,) of mini-batches."""
-    logits, labels = (torch.cat(tensors) for tensors in zip(*outputs, strict=True))
-    train_metrics = compute_metrics(logits.float(), labels)
+    train_metrics = None
+    if outputs:
+        logits, labels = (torch.cat(tensors) for tensors in zip(*outputs, strict=True))
+        train_metrics = compute_metrics(logits.float(), labels)
     test_metrics = evaluate(network, test_set)
     return Record(
         epoch=epoch,
-        train_loss=train_metrics.loss,
-        train_accuracy=train_metrics.accuracy,
+        train_loss=train_metrics.loss if train_metrics else None,
+        train_accuracy=train_metrics.accuracy if train_metrics else None,
         test_loss=test_metrics.loss,
         test_accuracy=test_metrics.accuracy,
         training_seconds=training_seconds,
@@ -841,7 +869,7 @@ class Recipe:
     """How all networks of a comparison are trained."""
 
     networks: Sequence[str] = ("mlp", "tinyvgg")
-    optimizers: Sequence[str] = ("adam",)
+    optimizers: Sequence[str] = ("muon",)
     seeds: Sequence[int] = (42,)
     epochs: int = 3
     batch_size: int = 128
@@ -870,7 +898,7 @@ class Recipe:
 
 def peak_learning_rate(network: type[Network], hidden_units: int, optimizer_name: str) -> float:
     """Return the default: beyond a network's own width it falls with the root of the width."""
-    rate = OPTIMIZERS[optimizer_name].learning_rate * network.learning_rate_scale
+    rate = network.learning_rates.get(optimizer_name, OPTIMIZERS[optimizer_name].learning_rate)
     return rate * min(1.0, math.sqrt(network.default_hidden_units / hidden_units))
 
 
@@ -906,9 +934,10 @@ class TrainedNetwork:
     @cached_property
     def diverged(self) -> bool:
         """Whether a loss or a weight is not finite: then the network is of no use."""
-        losses = [[record.train_loss, record.test_loss] for record in self.history]
-        logits = self.test_logits
-        return not are_finite([logits, torch.tensor(losses), *self.network.state_dict().values()])
+        losses = [record.test_loss for record in self.history]
+        losses += [record.train_loss for record in self.history if record.train_loss is not None]
+        weights = self.network.state_dict().values()
+        return not are_finite([self.test_logits, torch.tensor(losses), *weights])
 
 
 class Callback:
@@ -919,7 +948,7 @@ class Callback:
         return None
 
     def after_evaluation(self, key: str, state: TrainingState) -> None:
-        if state.history[-1].epoch.is_integer():
+        if state.history[-1].ends_epoch:
             print_epoch(state.history[-1])
 
     def after_training(self, results: Sequence[TrainedNetwork]) -> None:
@@ -1334,11 +1363,15 @@ def plot_learning_curves(results: Sequence[TrainedNetwork], title: str) -> Figur
 
 
 def draw_curves(axes: Axes, result: TrainedNetwork, measure: str, color: str) -> None:
-    epochs = [record.epoch for record in result.history]
-    on_train = [getattr(record, f"train_{measure}") for record in result.history]
-    on_test = [getattr(record, f"test_{measure}") for record in result.history]
-    axes.plot(epochs, on_train, "--", color=color, marker=".", markersize=3, linewidth=1)
-    axes.plot(epochs, on_test, "-", color=color, marker=".", markersize=3, linewidth=1)
+    for images, line in (("train", "--"), ("test", "-")):
+        epochs = []
+        values = []
+        for record in result.history:
+            value = getattr(record, f"{images}_{measure}")
+            if value is not None:  # before the first step there is none of training images
+                epochs.append(record.epoch)
+                values.append(value)
+        axes.plot(epochs, values, line, color=color, marker=".", markersize=3, linewidth=1)
 
 
 def plot_confusion_matrix(result: TrainedNetwork, class_names: Sequence[str]) -> Figure:
@@ -1454,9 +1487,9 @@ def build_parser() -> ArgumentParser:
     add(
         "--optimizer",
         nargs="+",
-        default=("adam",),
+        default=("muon",),
         choices=OPTIMIZERS,
-        help="one, or several to compare (default: adam)",
+        help="one, or several to compare (default: muon)",
     )
     add(
         "--hidden-units",
@@ -1727,14 +1760,12 @@ class RunCallback(Callback):
     def state_to_resume(self, key: str, network: nn.Module) -> Mapping[str, Any] | None:
         state = self.checkpoint.states.get(key) if self.checkpoint else None
         self.snapshots[network] = list(state["snapshots"]) if state else []
-        if not state:
-            self.add_snapshot(network, epoch=0, accuracy=None)
         return state
 
     def after_evaluation(self, key: str, state: TrainingState) -> None:
         record = state.history[-1]
         self.add_snapshot(state.network, record.epoch, record.test_accuracy)
-        if self.checkpoint and self.is_first and record.epoch.is_integer():
+        if self.checkpoint and self.is_first and record.ends_epoch:
             snapshots = list(self.snapshots[state.network])
             self.checkpoint.update(key, state.state_dict() | {"snapshots": snapshots})
         super().after_evaluation(key, state)
@@ -1772,7 +1803,7 @@ class RunCallback(Callback):
             )
         return lines
 
-    def add_snapshot(self, network: nn.Module, epoch: float, accuracy: float | None) -> None:
+    def add_snapshot(self, network: nn.Module, epoch: float, accuracy: float) -> None:
         if has_extras():
             from fashion_mnist_extras.explorer import add_snapshot
 

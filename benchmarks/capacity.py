@@ -46,7 +46,7 @@ def main() -> None:
                 test_set,
                 epochs=arguments.epochs,
                 batch_size=program.Recipe().batch_size,
-                learning_rate=program.peak_learning_rate(program.TinyVGG, hidden_units, "adam"),
+                learning_rate=program.peak_learning_rate(program.TinyVGG, hidden_units, "muon"),
                 seed=arguments.seed,
                 augment=Augmentation() if augmented else None,
             )
@@ -64,9 +64,7 @@ def main() -> None:
 
 def fastest_epoch(history: list[program.Record]) -> float:
     """Return the training seconds of the fastest epoch."""
-    ends = [0.0] + [
-        record.training_seconds for record in history if record.epoch == int(record.epoch)
-    ]
+    ends = [0.0] + [record.training_seconds for record in history if record.ends_epoch]
     return min(end - start for start, end in pairwise(ends))
 
 

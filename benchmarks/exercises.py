@@ -21,8 +21,8 @@ EDITS = {
     "as it is": ("", ""),
     "a layer": ("nn.MaxPool2d(kernel_size=2)", "nn.AvgPool2d(kernel_size=2)"),
     "the optimizer": (
-        "adam = partial(torch.optim.Adam, betas=(0.9, 0.99), fused=True)",
-        "adam = torch.optim.SGD",
+        'OptimizerConfig("Muon", 0.04, Muon)',
+        'OptimizerConfig("SGD", 0.04, torch.optim.SGD)',
     ),
     "a shifted test set": (
         "test_set = ImageSet(test_images.view(-1, 1, 28, 28),",

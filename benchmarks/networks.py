@@ -2,7 +2,8 @@
 
 python benchmarks/networks.py default       # the default run, which writes models/ and assets/
 python benchmarks/networks.py resnet        # 3 seeds; the first is saved in models/ (25 minutes)
-python benchmarks/networks.py optimizers    # Adam and SGD, 5 seeds (3 minutes)
+python benchmarks/networks.py optimizers    # each optimizer, 5 seeds (4 minutes)
+python benchmarks/networks.py one-epoch     # TinyVGG, 8 seeds
 python benchmarks/networks.py processes     # one process and two
 python benchmarks/networks.py clothing --images DIR    # 3 seeds; the first is saved in models/
 python benchmarks/networks.py held-out      # the ResNet, on training images held out (20 minutes)
@@ -27,7 +28,7 @@ from fashion_mnist_extras.augmentation import Augmentation
 
 REPOSITORY = Path(program.__file__).parent
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-KINDS = ("default", "resnet", "optimizers", "processes", "clothing", "held-out")
+KINDS = ("default", "resnet", "optimizers", "one-epoch", "processes", "clothing", "held-out")
 
 
 def main() -> None:
@@ -47,7 +48,10 @@ def main() -> None:
     elif arguments.kind == "held-out":
         print_held_out(arguments.seeds)
     elif arguments.kind == "optimizers":
-        options = ("--optimizer", "adam", "sgd", "--runs", "5", "--seed", "0")
+        options = ("--optimizer", *program.OPTIMIZERS, "--runs", "5", "--seed", "0")
+        print_runs(run_program(*options, models_dir=None))
+    elif arguments.kind == "one-epoch":
+        options = ("--networks", "tinyvgg", "--epochs", "1", "--runs", "8", "--seed", "0")
         print_runs(run_program(*options, models_dir=None))
     elif arguments.kind == "processes":
         options = ("--runs", "3", "--seed", "0")
@@ -78,7 +82,7 @@ def print_held_out(seeds: Iterable[int]) -> None:
             held_out,
             epochs=20,
             batch_size=128,
-            learning_rate=program.peak_learning_rate(program.ResNet, 16, "adam"),
+            learning_rate=program.peak_learning_rate(program.ResNet, 16, "muon"),
             seed=seed,
             augment=Augmentation(),
         )

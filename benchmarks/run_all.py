@@ -27,6 +27,7 @@ STEPS = {
     "beside": "speed.py --beside",
     "exercises": "exercises.py",
     "optimizers": "networks.py optimizers",
+    "one epoch": "networks.py one-epoch",
     "processes": "networks.py processes",
     "stability": "stability.py",
     "capacity": "capacity.py",

@@ -114,7 +114,7 @@ def train_ours(
         test_set,
         epochs=epochs,
         batch_size=program.Recipe().batch_size,
-        learning_rate=program.OPTIMIZERS["adam"].learning_rate,
+        learning_rate=program.OPTIMIZERS["muon"].learning_rate,
         seed=seed,
     )
 

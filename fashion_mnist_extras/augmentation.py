@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ class Augmentation:
     rotation: float = 0.0  # at most, in degrees
     color: float = 0.0  # brightness, contrast and colour at most, up or down by this share
     patch: float = 0.5  # the share of images that get a rectangle in a random grey
-    patch_until: float = 0.8  # of training: at its end images are whole, as in use
+    until: float = 0.8  # of training: then images are whole and in their place, as in use
     padding: str = "zeros"  # what is around: black, or "reflection" of the image
 
     def __call__(
@@ -28,12 +28,16 @@ class Augmentation:
     ) -> Tensor:
         """Return uint8 images (N, C, H, W), changed.
 
-        progress is the share of training that is done, in [0, 1].
+        progress is the share of training that is done, in [0, 1]. From `until` on images are only
+        mirrored and recoloured.
         """
+        if progress >= self.until:
+            whole = replace(self, shift=0.0, zoom=0.0, rotation=0.0, patch=0.0)
+            return whole(images, generator)
         changed = self.move(images.float(), generator)
         if self.color:
             changed = recolor(changed, self.color, generator)
-        if self.patch and progress < self.patch_until:
+        if self.patch:
             changed = add_patches(changed, self.patch, generator)
         return changed.clamp(0, 255).round().byte()
 

@@ -38,7 +38,7 @@ def is_computed_by_page(network: nn.Module) -> bool:
 
 
 def add_snapshot(
-    snapshots: list[dict[str, Any]], network: nn.Module, epoch: float, accuracy: float | None
+    snapshots: list[dict[str, Any]], network: nn.Module, epoch: float, accuracy: float
 ) -> None:
     """Add the weights, as int8 and a scale for each row of them, if the page shows the network."""
     if not is_computed_by_page(network):

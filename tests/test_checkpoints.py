@@ -207,7 +207,7 @@ MOMENTS = {  # when Ctrl-C is pressed, and how many epochs are left
     "in the second epoch of the MLP": (End(signal.SIGINT, step=20), 5),
     "in the second epoch of TinyVGG": (End(signal.SIGINT, step=48 + 20), 2),
     "before the table": (End(signal.SIGINT, line="network "), 0),
-    "in the table": (End(signal.SIGINT, line="TinyVGG  Adam"), 0),
+    "in the table": (End(signal.SIGINT, line="TinyVGG  Muon"), 0),
 }
 
 
@@ -547,7 +547,7 @@ def test_training_goes_on_from_any_epoch(fashion_mnist, key: str, learning_rate:
     states = []
 
     def keep(state: program.TrainingState) -> None:
-        if state.history[-1].epoch.is_integer():
+        if state.history[-1].ends_epoch:
             states.append(state.state_dict())
 
     network, history = train(after_evaluation=keep)

@@ -88,7 +88,7 @@ def test_help_shows_each_option_with_its_default(capsys):
     assert stopped.value.code == 0
     for option in vars(program.parse_args([])):
         assert f"--{option.replace('_', '-')} " in text
-    for shown in ("by default 3", "by default mlp tinyvgg", "(default: adam)", "(default: models)"):
+    for shown in ("by default 3", "by default mlp tinyvgg", "(default: muon)", "(default: models)"):
         assert shown in text
     assert "None" not in text and "False" not in text
 
@@ -101,7 +101,7 @@ def test_the_defaults_are_the_documented_ones(small_sets):
     recipe = choose(small_sets[0])
     assert recipe == program.Recipe(seeds=range(42, 43))
     assert (recipe.epochs, recipe.batch_size) == (3, 128)
-    assert (recipe.networks, recipe.optimizers) == (("mlp", "tinyvgg"), ("adam",))
+    assert (recipe.networks, recipe.optimizers) == (("mlp", "tinyvgg"), ("muon",))
     assert recipe.augment is None and recipe.learning_rate_scale == 1.0
 
 
@@ -232,11 +232,9 @@ def test_one_epoch_from_end_to_end(tmp_path: Path, fashion_mnist, monkeypatch, c
             [c / p for c, p in zip(diagonal, predicted, strict=True)]
         )
         curve = network["epochs"]
-        assert (
-            len(curve) == 20
-            and curve[-1]["epoch"] == 1
-            and curve[0]["train_loss"] > curve[-1]["train_loss"]
-        )
+        assert len(curve) == 8 and [curve[0]["epoch"], curve[-1]["epoch"]] == [0, 1]
+        assert curve[0]["train_loss"] is None
+        assert curve[1]["train_loss"] > curve[-1]["train_loss"]
     assert [network["multiply_adds"] for network in report["models"]] == [
         784 * 10 + 10 * 10,
         1_133_860,
@@ -266,7 +264,7 @@ class LeNetOfManyYearsAgo(nn.Module):
 
     model_file = "LeNet_model.pth"
     default_hidden_units = 10
-    learning_rate_scale = 1.0
+    learning_rates = {"muon": 0.02}
 
     def __init__(
         self, in_channels: int, hidden_units: int, num_classes: int, image_size: int
@@ -297,7 +295,7 @@ def test_one_registry_entry_adds_a_network_or_an_optimizer(in_tmp: Path, monkeyp
     rmsprop = program.OptimizerConfig("RMSprop", 0.002, torch.optim.RMSprop)
     monkeypatch.setitem(program.NETWORKS, "lenet", LeNetOfManyYearsAgo)
     monkeypatch.setitem(program.OPTIMIZERS, "rmsprop", rmsprop)
-    arguments = ["--networks", "mlp", "tinyvgg", "lenet", "--optimizer", "adam", "rmsprop"]
+    arguments = ["--networks", "mlp", "tinyvgg", "lenet", "--optimizer", "muon", "rmsprop"]
     assert program.main([*QUICK, "--batch-size", "32", *arguments]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -420,7 +418,7 @@ def test_if_every_run_diverged_the_exit_code_is_1_and_earlier_outputs_are_kept(
     assert program.main([*QUICK, "--seed", "1"]) == 1
     *warnings, last = capsys.readouterr().err.splitlines()
     assert "every run diverged" in last and "nothing was saved" in last
-    assert len(warnings) == 2 and all("a learning rate below 0.02" in line for line in warnings)
+    assert len(warnings) == 2 and all("a learning rate below 0.04" in line for line in warnings)
     assert [path.name for path in in_tmp.rglob("*.*")] == ["CNN_model.pth"]
     assert (in_tmp / "models/CNN_model.pth").read_text() == "earlier"
 
@@ -454,7 +452,7 @@ def test_what_is_at_chance_is_marked_and_saved(in_tmp: Path, capsys):
     out, err = capsys.readouterr()
     assert "MLP, seed 42 is at chance" in err and out.count("  at chance\n") == 1
     model = json.loads((in_tmp / "assets/results.json").read_text())["models"][0]
-    assert model["at_chance"] is True and model["failed"] is None and len(model["epochs"]) == 16
+    assert model["at_chance"] is True and model["failed"] is None and len(model["epochs"]) == 6
     assert isinstance(program.load_model("models/MLP_model.pth"), program.MLP)
 
 

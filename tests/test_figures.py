@@ -174,13 +174,15 @@ def test_every_training_has_its_learning_curves_solid_on_test_images():
 
 
 def test_learning_curves_begin_within_the_first_epoch_and_leave_out_what_diverged():
-    history = [program.Record(0.5, 3.0, 0.1, 2.5, 0.2, 1.0), *make_history()]
+    before = program.Record(0.0, None, None, 2.8, 0.1, 0.0)
+    history = [before, program.Record(0.5, 3.0, 0.1, 2.5, 0.2, 1.0), *make_history()]
     results = [make_result(history=history), make_result(CNN, diverged=True)]
     figure = program.plot_learning_curves(results, "title")
     train, test = (line for line in figure.axes[0].lines if len(line.get_xdata()))
-    assert list(train.get_xdata()) == list(test.get_xdata()) == [0.5, 1, 2, 3]
+    assert list(train.get_xdata()) == [0.5, 1, 2, 3]
+    assert list(test.get_xdata()) == [0, 0.5, 1, 2, 3], "also before the first step"
     assert list(train.get_ydata()) == pytest.approx([3.0, 1, 1 / 2, 1 / 3])
-    assert test.get_ydata()[0] == 2.5
+    assert list(test.get_ydata())[:2] == [2.8, 2.5]
 
 
 def test_shifts_are_drawn_in_the_colours_of_the_networks():

@@ -36,10 +36,11 @@ def test_the_seed_decides_the_order_of_the_images(random_set):
 def test_optimizer_and_augmentation_change_the_result(random_set):
     results = {
         train_tiny(random_set),
+        train_tiny(random_set, optimizer_name="adam"),
         train_tiny(random_set, optimizer_name="sgd"),
         train_tiny(random_set, augment=Augmentation()),
     }
-    assert len(results) == 3
+    assert len(results) == 4
 
 
 def test_wider_networks_get_lower_learning_rates():
@@ -47,7 +48,7 @@ def test_wider_networks_get_lower_learning_rates():
         for name, config in program.OPTIMIZERS.items():
             widths = [round(factor * network.default_hidden_units) for factor in (0.1, 1, 4, 100)]
             rates = [program.peak_learning_rate(network, width, name) for width in widths]
-            highest = config.learning_rate * network.learning_rate_scale
+            highest = network.learning_rates.get(name, config.learning_rate)
             assert rates == pytest.approx([highest * factor for factor in (1, 1, 0.5, 0.1)])
 
 
@@ -90,7 +91,7 @@ def test_a_network_can_memorize_a_few_images(random_set):
         network, subset, subset, epochs=60, batch_size=10, learning_rate=0.01, seed=0
     )
     assert history[-1].test_accuracy == 1.0
-    assert history[-1].train_loss < history[0].train_loss / 10
+    assert history[-1].train_loss < history[1].train_loss / 10
 
 
 def test_learning_curves_are_one_flat_list_of_records(random_set):
@@ -104,11 +105,32 @@ def test_learning_curves_are_one_flat_list_of_records(random_set):
 
     options = OPTIONS | {"batch_size": 2, "after_evaluation": after_evaluation}
     history = program.train(network, random_set, random_set, **options)
-    assert [record.epoch for record in history] == [*(12 * k / 203 for k in range(1, 17)), 1, 2]
+    steps = [2, 4, 7, 13, 26, 51]  # of 102: rounded up, a half, a quarter and so on
+    assert [record.epoch for record in history] == [0, *(2 * step / 203 for step in steps), 1, 2]
+    assert [record.ends_epoch for record in history] == [False] * 7 + [True, True]
     assert reported == history
     seconds = [record.training_seconds for record in history]
-    assert seconds[0] > 0
+    assert seconds[0] == 0 < seconds[1]
     assert seconds == sorted(seconds)
+
+
+def test_the_first_record_is_from_before_the_first_step(random_set):
+    untrained = program.evaluate(tiny_network(), random_set)
+    first, *others = program.train(tiny_network(), random_set, random_set, **OPTIONS)
+    assert (first.train_loss, first.train_accuracy) == (None, None)
+    assert (first.test_loss, first.test_accuracy) == (untrained.loss, untrained.accuracy)
+    assert all(record.train_loss is not None for record in others)
+
+
+def test_where_an_evaluation_takes_long_there_are_few_in_the_first_epoch(fashion_mnist):
+    small, large = (fashion_mnist[1].subset(slice(count)) for count in (500, 10_000))
+    for network, test_set, expected in (
+        (program.TinyVGG(), large, {8, 15, 30, 59, 118, 235, 469}),
+        (program.ResNet(), small, {8, 15, 30, 59, 118, 235, 469}),
+        (program.ResNet(), large, {118, 235, 469}),
+    ):
+        assert program.choose_evaluation_steps(469, network, test_set) == expected
+    assert program.choose_evaluation_steps(1, program.ResNet(), large) == {1}
 
 
 def test_training_metrics_are_those_of_the_batches_since_the_record_before(random_set, monkeypatch):
@@ -120,9 +142,11 @@ def test_training_metrics_are_those_of_the_batches_since_the_record_before(rando
         return compute_metrics(logits, labels)
 
     monkeypatch.setattr(program, "compute_metrics", compute_and_note)
-    program.train(tiny_network(), random_set, random_set, **(OPTIONS | {"batch_size": 100}))
-    assert seen[::2] == [100, 100, 3, 203], "of the mini-batches"
-    assert seen[1::2] == [203] * 4, "of the test images: fewer than 500, so all"
+    images = torch.zeros(700, 1, 28, 28, dtype=torch.uint8)
+    test_set = program.ImageSet(images, torch.arange(700) % 4, random_set.class_names)
+    program.train(tiny_network(), random_set, test_set, **(OPTIONS | {"batch_size": 100}))
+    assert seen[1::2] == [100, 100, 3, 203], "of the mini-batches"
+    assert seen[::2] == [700] * 5, "of all test images, every time"
 
 
 @pytest.mark.parametrize("optimizer_name", program.OPTIMIZERS)
@@ -147,7 +171,7 @@ def test_training_minimizes_the_smoothed_loss_and_reports_the_plain_one(random_s
     options = OPTIONS | {"epochs": 1, "batch_size": 203}
     history = program.train(network, random_set, random_set, **options)
     plain = F.cross_entropy(logits, random_set.labels).item()
-    assert history[0].train_loss == pytest.approx(plain, rel=1e-5)
+    assert history[1].train_loss == pytest.approx(plain, rel=1e-5)
     for parameter, gradient in zip(network.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
 
@@ -281,15 +305,14 @@ def test_a_step_of_muon_is_that_of_its_definition(memory_format):
 
 
 def test_muon_trains_networks_without_hidden_layers_and_with_unused_ones(random_set):
-    options = OPTIONS | {"optimizer_name": "muon"}
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 4))
     before = network[1].weight.clone()
-    history = program.train(network, random_set, random_set, **options)
+    history = program.train(network, random_set, random_set, **OPTIONS)
     assert math.isfinite(history[-1].train_loss)
     assert not torch.allclose(network[1].weight, before, atol=1e-3)
     network = tiny_network()
     network.unused = nn.Conv2d(2, 2, 3)
     before = network.unused.weight.clone()
-    history = program.train(network, random_set, random_set, **options)
+    history = program.train(network, random_set, random_set, **OPTIONS)
     assert math.isfinite(history[-1].train_loss)
     assert torch.equal(network.unused.weight, before)
