@@ -1945,7 +1945,7 @@ def write_outputs(
     write_files({assets_dir / "results.json": encode_json(content)})
     if not args.no_plots:
         write_and_print(draw_figures(results, shown, dataset, evidence), assets_dir)
-        write_and_print(build_explorer(chosen, dataset, callback), assets_dir)
+        write_and_print(build_explorer(chosen, dataset, callback, evidence), assets_dir)
     print(assets_dir / "results.json")
     print(f"{' and '.join(chosen)}: in {callback.models_dir}{os.sep}")
     if dataset.unreadable_files:
@@ -2030,10 +2030,13 @@ def analyze(
 
 
 def build_explorer(
-    chosen: Mapping[str, TrainedNetwork], dataset: Dataset, callback: RunCallback
+    chosen: Mapping[str, TrainedNetwork],
+    dataset: Dataset,
+    callback: RunCallback,
+    evidence: Mapping[str, Any] | None,
 ) -> dict[str, bytes]:
     """Return the page that looks into the networks, and its data, under their names."""
-    if not has_extras():
+    if evidence is None:  # nor is there a page
         return {}
     from fashion_mnist_extras import explorer
 
@@ -2046,6 +2049,7 @@ def build_explorer(
             confusion_matrix=result.metrics.confusion_matrix,
             macs=count_macs(result.network, test_set.images[:1]),
             snapshots=callback.snapshots[result.network],
+            shift_accuracy=evidence["shift_accuracy"][name],
         )
     return explorer.build_page(
         explored,

@@ -90,8 +90,8 @@ def measure(folder: Path, screenshot: Path | None) -> None:
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         page = (folder / "explorer.html").resolve().as_uri()
         loaded = []
-        for _ in range(5):
-            driver.get(page)
+        for trial in range(5):
+            driver.get(f"{page}?{trial}#image=0")  # its last chapter, where everything is
             loaded.append(driver.execute_script(LOADED) / 1000)
         print(f"| until it can be used | {median(loaded):.2f} s |")
         times = driver.execute_async_script(UPDATES)
@@ -99,8 +99,9 @@ def measure(folder: Path, screenshot: Path | None) -> None:
         difference = largest_difference(driver, data)
         print(f"| logits, largest difference from PyTorch's | {difference:.1e} |")
         if screenshot:
-            driver.get(f"{page}#image=9&step={moments - 1}&shift=2,0&point=3.3.15.15")
-            driver.refresh()
+            metrics |= {"width": 1366, "height": 625}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+            driver.get(f"{page}?screenshot#chapter=4")
             driver.execute_async_script("setTimeout(arguments[0], 3000)")
             screenshot.write_bytes(base64.b64decode(driver.get_screenshot_as_base64()))
     finally:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -264,7 +265,7 @@ class LeNetOfManyYearsAgo(nn.Module):
 
     model_file = "LeNet_model.pth"
     default_hidden_units = 10
-    learning_rates = {"muon": 0.02}
+    learning_rates: ClassVar = {"muon": 0.02}
 
     def __init__(
         self, in_channels: int, hidden_units: int, num_classes: int, image_size: int
