@@ -200,7 +200,7 @@ class ResNet(nn.Module):
 
     model_file = "ResNet_model.pth"
     default_hidden_units = 16
-    learning_rates: ClassVar = {"adam": 0.008, "sgd": 0.024, "muon": 0.03}
+    learning_rates: ClassVar[dict[str, float]] = {"adam": 0.008, "sgd": 0.024, "muon": 0.03}
     mirror_averaging: Tensor | None
 
     def __init__(
@@ -484,10 +484,10 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def count_macs(network: nn.Module, image: Tensor) -> int:
-    """Return the multiply-accumulates (MACs) for one image: uint8 (1, C, H, W), on its device."""
+def count_macs(network: nn.Module, images: Tensor) -> int:
+    """Return the multiply-accumulates (MACs) for images, uint8 (N, C, H, W), on their device."""
     with FlopCounterMode(display=False) as counter:
-        predict_logits(network, image)
+        predict_logits(network, images)
     return counter.get_total_flops() // 2
 
 
@@ -508,13 +508,16 @@ class Muon(torch.optim.Optimizer):
     has a few strong directions, and Adam's step follows them. Orthogonalized, it moves the weights
     equally far in every direction, the rare ones too. The output layer, which is the last parameter
     of two or more dimensions, biases and batch normalization have no such directions: they are
-    Adam's, at 0.4 of the learning rate. Weights, not biases, decay by 0.05 of it.
+    Adam's, at 0.4 of the learning rate. Weights, not biases, decay by 0.05 of it. Frozen parameters
+    are left out.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         weights = []
         biases = []
         for parameter in parameters:
+            if not parameter.requires_grad:
+                continue
             if parameter.dim() > 1:
                 weights.append(parameter)
             else:
@@ -668,15 +671,18 @@ def train(
         state.load_state_dict(resume_from)
     outputs: list[tuple[Tensor, Tensor]] = []  # logits and labels since the last evaluation
 
-    def add_record(epoch: float, seconds: float) -> None:
-        state.history.append(make_record(network, outputs, test_set, epoch, seconds))
+    def add_record(evaluated: nn.Module, epoch: float, seconds: float) -> None:
+        state.history.append(make_record(evaluated, outputs, test_set, epoch, seconds))
         outputs.clear()
         if after_evaluation:
             after_evaluation(state)
 
+    first_evaluations: set[int] = set()
     if not state.history:
-        add_record(epoch=0.0, seconds=0.0)
-    first_evaluations = choose_evaluation_steps(steps_per_epoch, network, test_set)
+        # A copy: what a module keeps of its first call must not come from inference mode.
+        untrained = copy.deepcopy(network.eval())
+        add_record(untrained, epoch=0.0, seconds=0.0)
+        first_evaluations = choose_evaluation_steps(steps_per_epoch, untrained, test_set)
     mixed_precision = training_precision(device) == torch.bfloat16
     start = time.perf_counter() - state.training_seconds
     for epoch in range(state.epochs_done + 1, epochs + 1):
@@ -705,7 +711,7 @@ def train(
             if step == steps_per_epoch or (epoch == 1 and step in first_evaluations):
                 seconds = seconds_since(start, device)
                 share_of_epoch = min(1.0, step * batch_size / len(train_set))
-                add_record(epoch - 1 + share_of_epoch, seconds)
+                add_record(network, epoch - 1 + share_of_epoch, seconds)
                 start = time.perf_counter() - seconds
     return state.history
 
@@ -751,7 +757,8 @@ def choose_evaluation_steps(steps: int, network: nn.Module, test_set: ImageSet) 
 
     They are three where an evaluation takes seconds on a CPU, else up to seven.
     """
-    macs = count_macs(network, test_set.images[:1]) * len(test_set)
+    some = test_set.images[:100]
+    macs = count_macs(network, some) / len(some) * len(test_set)
     count = 7 if macs < 50e9 else 3
     return {math.ceil(steps / 2**k) for k in range(count)}
 
@@ -1475,7 +1482,7 @@ def build_parser() -> ArgumentParser:
         "--learning-rate",
         type=partial(parse_number, kind=float, least=1e-9),
         metavar="RATE",
-        help="peak; by default the optimizer's own",
+        help="peak; by default chosen for each network and optimizer",
     )
     add(
         "--networks",
@@ -2050,6 +2057,7 @@ def build_explorer(
             macs=count_macs(result.network, test_set.images[:1]),
             snapshots=callback.snapshots[result.network],
             shift_accuracy=evidence["shift_accuracy"][name],
+            shifted_images=evidence["images"],
         )
     return explorer.build_page(
         explored,

@@ -31,14 +31,14 @@ class Augmentation:
         progress is the share of training that is done, in [0, 1]. From `until` on images are only
         mirrored and recoloured.
         """
+        active = self
         if progress >= self.until:
-            whole = replace(self, shift=0.0, zoom=0.0, rotation=0.0, patch=0.0)
-            return whole(images, generator)
-        changed = self.move(images.float(), generator)
-        if self.color:
-            changed = recolor(changed, self.color, generator)
-        if self.patch:
-            changed = add_patches(changed, self.patch, generator)
+            active = replace(self, shift=0.0, zoom=0.0, rotation=0.0, patch=0.0)
+        changed = active.move(images.float(), generator)
+        if active.color:
+            changed = recolor(changed, active.color, generator)
+        if active.patch:
+            changed = add_patches(changed, active.patch, generator)
         return changed.clamp(0, 255).round().byte()
 
     def move(self, images: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -31,7 +31,8 @@ class Explored:
     confusion_matrix: Tensor  # int64 (classes, classes); row: true class, column: predicted class
     macs: int  # multiply-accumulates for one image
     snapshots: Sequence[Mapping[str, Any]]  # see add_snapshot
-    shift_accuracy: Sequence[float]  # on images shifted by 0, 1, ... pixels
+    shift_accuracy: Sequence[float]  # on test images shifted by 0, 1, ... pixels
+    shifted_images: int  # how many of them
 
 
 def is_computed_by_page(network: nn.Module) -> bool:
@@ -113,6 +114,7 @@ def build_page(
             data["networks"][name]["confusion"] = each.confusion_matrix.tolist()
             data["networks"][name]["predictions"] = predictions.tolist()
             data["networks"][name]["shiftAccuracy"] = list(each.shift_accuracy)
+            data["networks"][name]["shiftedImages"] = each.shifted_images
             # For the page to see whether it computes what this network does.
             data["networks"][name]["logits"] = each.test_logits[typical[:10]].tolist()
         else:

@@ -79,6 +79,17 @@ def test_patches_are_as_frequent_and_as_large_as_is_said_and_images_whole_at_the
     assert torch.equal(augment(GREY, generator, 0.8), GREY)
 
 
+@pytest.mark.parametrize("augment", [Augmentation(), replace(PHOTOGRAPHS, color=0)])
+def test_at_the_end_images_are_whole_and_in_their_place_and_still_mirrored(augment: Augmentation):
+    images = torch.randint(256, (60, 1, 28, 28), dtype=torch.uint8)
+    for progress, until, moves in ((0.79, 0.8, True), (0.8, 0.8, False), (0.0, 0.0, False)):
+        changed = replace(augment, until=until)(images, new_generator(), progress)
+        same = (changed == images).flatten(1).all(dim=1)
+        mirrored = (changed == images.flip(-1)).flatten(1).all(dim=1)
+        assert (same | mirrored).all() != moves
+        assert moves or (same.any() and mirrored.any())
+
+
 def test_images_are_rotated_as_far_as_is_said():
     bar = torch.zeros(1000, 1, 32, 32, dtype=torch.uint8)
     bar[:, :, :, 16:] = 255  # the right half

@@ -255,6 +255,7 @@ def train_little(
         shift_accuracy=measure_shifts(
             network, test_set.images[:100], test_set.labels[:100], program.predict_logits
         ),
+        shifted_images=min(100, len(test_set)),
     )
     return Trained(name or type(network).__name__, network, history, explored)
 
@@ -857,7 +858,9 @@ def test_any_state_is_an_address(explorer):
         "#image=x&step=&shift=&class=-3",
         "#chapter=99",
         "#chapter=-4&point=10.9.6.6",
+        "#chapter=4&class=2",
         "#chapter=5&class=2",
+        "#chapter=8&image=square",
         "#%",
         "#point=3",
     ],
@@ -1190,6 +1193,17 @@ def test_a_chapter_is_found_as_it_was_left(explorer):
     assert torch.equal(explorer.image, square) and explorer.state("point") == point
 
 
+def test_without_an_address_of_its_own_chapters_are_turned_too(explorer):
+    """In JupyterLab the page may not change the address."""
+    explorer.open("")
+    explorer.run("""history.pushState = history.replaceState = () => {
+        throw new DOMException("not of this document", "SecurityError");
+    }""")
+    for button, chapter in (("next", 1), ("next", 2), ("previous", 1)):
+        explorer.click(button)
+        assert explorer.state("chapter") == chapter
+
+
 def test_arrow_keys_on_the_image_do_not_turn_the_chapter(explorer):
     explorer.open("")
     explorer.press(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
@@ -1302,6 +1316,7 @@ def test_the_mlps_unit_changes_by_a_shift_and_the_average_is_shown(explorer, tra
             hidden = network.layer_stack[:3](explorer.image)[0]
         unit, value = re.search(r"unit (\d+): ([\d.]+)", explorer.text("unit-text-1")).groups()
         assert float(value) == pytest.approx(hidden[int(unit) - 1].item(), abs=0.0051)
+        assert "Right of 100 test images" in explorer.text("average")
         said = explorer.run("return document.querySelector('#average svg').ariaLabel")
         for each in trained:
             share = float(re.search(rf"{each.name} ([\d.]+) %", said)[1])
