@@ -2,7 +2,7 @@
 
     python fashion_mnist_cnn.py                 # train both, compare, draw, save (about a minute)
     python fashion_mnist_cnn.py --images DIR    # train on your own images, one folder per class
-    python fashion_mnist_cnn.py --networks resnet --epochs 20 --augment   # the best (7 minutes)
+    python fashion_mnist_cnn.py --networks resnet --epochs 20 --augment   # the best (15 minutes)
     python fashion_mnist_cnn.py --predict FILE  # classify an image with the best network saved
     python fashion_mnist_cnn.py --help          # every option with its default
 
