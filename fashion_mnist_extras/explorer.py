@@ -87,8 +87,11 @@ def build_page(
     explored = {name: each for name, each in trained.items() if is_computed_by_page(each.network)}
     # A page of few megabytes, which a browser opens at once: so much of weights and of images.
     weights = 0
+    epochs = None  # moments that all networks have: large ones are evaluated less often
     for each in explored.values():
         weights += sum(parameter.numel() for parameter in each.network.parameters())
+        own_epochs = {snapshot["epoch"] for snapshot in each.snapshots}
+        epochs = own_epochs if epochs is None else epochs & own_epochs
     most_moments = max(3, min(16, 1_200_000 // max(1, weights)))
     most_images = max(10, min(220, 1_000_000 // images[0].numel()))
     typical = choose_typical(trained, labels)[:most_images]
@@ -110,7 +113,7 @@ def build_page(
     for name, each in trained.items():
         if name in explored:
             predictions = each.test_logits.argmax(dim=1)[sample]
-            data["networks"][name] = describe_training(each, most_moments)
+            data["networks"][name] = describe_training(each, epochs or set(), most_moments)
             data["networks"][name]["confusion"] = each.confusion_matrix.tolist()
             data["networks"][name]["predictions"] = predictions.tolist()
             data["networks"][name]["shiftAccuracy"] = list(each.shift_accuracy)
@@ -149,10 +152,10 @@ def choose_mistakes(explored: Mapping[str, Explored], labels: Tensor, most: int)
     return list(dict.fromkeys(index for _, index in sorted(found)))[:most]
 
 
-def describe_training(each: Explored, most_moments: int) -> dict[str, Any]:
-    """Return the weights at some moments of training; the last ones exactly."""
+def describe_training(each: Explored, epochs: set[float], most_moments: int) -> dict[str, Any]:
+    """Return the weights after some of these epochs; the last ones exactly."""
     state = each.network.state_dict()
-    snapshots = list(each.snapshots)
+    snapshots = [snapshot for snapshot in each.snapshots if snapshot["epoch"] in epochs]
     drop_snapshots(snapshots, most_moments)
     return {
         "shapes": {key: tensor.shape for key, tensor in state.items()},

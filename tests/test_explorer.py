@@ -14,7 +14,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -398,6 +398,21 @@ def test_the_moments_are_those_of_the_whole_training(page_folder: Path, trained)
     first = decode_moment(data, 0)["classifier.1.weight"]
     last = decode_moment(data, 8)["classifier.1.weight"]
     assert first.abs().max() < last.abs().max() / 3
+
+
+def test_networks_that_were_evaluated_at_other_moments_are_shown_at_those_of_both(
+    tmp_path: Path, trained, sets
+):
+    rare = trained[1].explored
+    few = [rare.snapshots[k] for k in (0, 5, 6, 7, 8)]
+    networks = [trained[0], Trained("TinyVGG", rare.network, [], replace(rare, snapshots=few))]
+    write_page(tmp_path, networks, sets[1])
+    described = read_data(tmp_path)["networks"]
+    epochs = [snapshot["epoch"] for snapshot in few]
+    assert described["MLP"]["epochs"] == described["TinyVGG"]["epochs"] == epochs
+    for name, each in zip(("MLP", "TinyVGG"), trained, strict=True):
+        accuracies = {record.epoch: record.test_accuracy for record in each.history}
+        assert described[name]["accuracies"] == [accuracies[epoch] for epoch in epochs]
 
 
 def test_of_a_long_training_sixteen_moments_are_kept_more_of_them_early():
