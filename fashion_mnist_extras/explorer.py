@@ -9,7 +9,7 @@ import base64
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,8 @@ def build_page(
     explored = {name: each for name, each in trained.items() if is_computed_by_page(each.network)}
     # A page of few megabytes, which a browser opens at once: so much of weights and of images.
     weights = 0
-    epochs = None  # moments that all networks have: large ones are evaluated less often
     for each in explored.values():
         weights += sum(parameter.numel() for parameter in each.network.parameters())
-        own_epochs = {snapshot["epoch"] for snapshot in each.snapshots}
-        epochs = own_epochs if epochs is None else epochs & own_epochs
     most_moments = max(3, min(16, 1_200_000 // max(1, weights)))
     most_images = max(10, min(220, 1_000_000 // images[0].numel()))
     typical = choose_typical(trained, labels)[:most_images]
@@ -99,6 +96,7 @@ def build_page(
     sample = torch.tensor(typical + mistakes)
     sample_images = images[sample.to(images.device)]
     step = max(1, round(images.shape[2] / 28))
+    epochs = find_common_epochs(explored.values())
     data: dict[str, Any] = {
         "dataset": dataset,
         "classes": class_names,
@@ -113,7 +111,7 @@ def build_page(
     for name, each in trained.items():
         if name in explored:
             predictions = each.test_logits.argmax(dim=1)[sample]
-            data["networks"][name] = describe_training(each, epochs or set(), most_moments)
+            data["networks"][name] = describe_training(each, epochs, most_moments)
             data["networks"][name]["confusion"] = each.confusion_matrix.tolist()
             data["networks"][name]["predictions"] = predictions.tolist()
             data["networks"][name]["shiftAccuracy"] = list(each.shift_accuracy)
@@ -129,6 +127,12 @@ def build_page(
             data["others"][name] = shifted
     script = f"window.explorerData = {json.dumps(data)};\n"
     return {"explorer_data.js": script.encode(), PAGE.name: PAGE.read_bytes()}
+
+
+def find_common_epochs(explored: Iterable[Explored]) -> set[float]:
+    """Return when all networks were evaluated: large ones are evaluated less often."""
+    epochs = [{snapshot["epoch"] for snapshot in each.snapshots} for each in explored]
+    return set.intersection(*epochs) if epochs else set()
 
 
 def choose_typical(trained: Mapping[str, Explored], labels: Tensor) -> list[int]:
