@@ -63,7 +63,6 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, distributed, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import check_integrity
@@ -547,14 +546,12 @@ class Muon(torch.optim.Optimizer):
         for weights in hidden["params"]:
             by_rows.setdefault(len(weights), []).append(weights)
         for rows, group in by_rows.items():
-            # Narrower matrices get columns of zeros, which stay zeros.
-            transposed = [gradient_matrix(weights).T for weights in group]
-            gradients = pad_sequence(transposed, batch_first=True).mT.contiguous()
+            gradients = stack_gradients(group)
             state = self.state[group[0]]
             if not state:
                 state["momentum"] = torch.zeros_like(gradients)
             momentum = state["momentum"].mul_(0.9).add_(gradients)
-            updates = orthogonalize(gradients.add(momentum, alpha=0.9))  # Nesterov's
+            updates = orthogonalize(gradients.add_(momentum, alpha=0.9))  # Nesterov's
             for weights, update in zip(group, updates, strict=True):
                 if weights.grad is None:
                     continue
@@ -569,13 +566,19 @@ class Muon(torch.optim.Optimizer):
         self.adam.step()
 
 
-def gradient_matrix(weights: nn.Parameter) -> Tensor:
-    """Return the gradient as a matrix (outputs, inputs); of weights that were not used, zeros.
+def stack_gradients(group: list[nn.Parameter]) -> Tensor:
+    """Return the gradients of weights with as many outputs as matrices (N, outputs, inputs).
 
+    Narrower ones have columns of zeros, which stay zeros; weights that were not used, zeros only.
     Of a convolution channels are last, as they are in memory: which column is where is free.
     """
-    gradient = torch.zeros_like(weights) if weights.grad is None else weights.grad
-    return gradient.movedim(1, -1).flatten(1)
+    widest = max(weights[0].numel() for weights in group)
+    matrices = torch.zeros(len(group), len(group[0]), widest, device=group[0].device)
+    for matrix, weights in zip(matrices, group, strict=True):
+        if weights.grad is not None:
+            gradient = weights.grad.movedim(1, -1).flatten(1)
+            matrix[:, : gradient.shape[1]] = gradient
+    return matrices
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
@@ -592,12 +595,14 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     matrices = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     gram = matrices @ matrices.mT
     product = torch.eye(rows, device=gram.device).expand_as(gram)
-    for _ in range(3 if rows <= 32 else 4):
+    steps = 3 if rows <= 32 else 4
+    for step in range(1, steps + 1):
         # 3.4445 x - 4.7750 x^3 + 2.0315 x^5 of each singular value x
         polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
         product = torch.baddbmm(product, polynomial, product, beta=3.4445)
-        gram = torch.baddbmm(gram, polynomial, gram, beta=3.4445)
-        gram = torch.baddbmm(gram, gram, polynomial, beta=3.4445)
+        if step < steps:
+            gram = torch.baddbmm(gram, polynomial, gram, beta=3.4445)
+            gram = torch.baddbmm(gram, gram, polynomial, beta=3.4445)
     return product @ matrices
 
 
