@@ -144,7 +144,7 @@ class MLP(nn.Module):
 
     model_file = "MLP_model.pth"
     default_hidden_units = 10
-    learning_rates: ClassVar[dict[str, float]] = {}
+    learning_rates: ClassVar[dict[str, float]] = {"muon": 0.1}
 
     def __init__(
         self,

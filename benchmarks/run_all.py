@@ -39,8 +39,6 @@ STEPS = {
     "explorer": "explorer.py --screenshot assets/explorer.png",
     "explorer, wide": "explorer.py --hidden-units 64",
 }
-# Compared with no other step, so that it may have been run on another machine.
-APART = "clothing"
 
 
 def main() -> None:
@@ -110,8 +108,6 @@ def make_tables(results: dict[str, Any]) -> dict[str, str]:
     """Return the tables of both READMEs by name. Raises ValueError for two machines' figures."""
     machines = {name: step["output"].partition("\n")[0] for name, step in results.items()}
     tables = describe_default_run()
-    if APART in machines:
-        tables[f"machine, {APART}"] = machines.pop(APART)
     if len(set(machines.values())) != 1:
         raise ValueError(f"not all measured on one machine: {set(machines.values())}")
     tables["machine"] = next(iter(machines.values()))

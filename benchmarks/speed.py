@@ -100,7 +100,7 @@ def print_time(
 
 
 def train_ours(
-    kind: type[nn.Module],
+    kind: type[program.Network],
     seed: int,
     epochs: int,
     train_set: program.ImageSet,
@@ -114,7 +114,7 @@ def train_ours(
         test_set,
         epochs=epochs,
         batch_size=program.Recipe().batch_size,
-        learning_rate=program.OPTIMIZERS["muon"].learning_rate,
+        learning_rate=program.peak_learning_rate(kind, kind.default_hidden_units, "muon"),
         seed=seed,
     )
 

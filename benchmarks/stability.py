@@ -47,7 +47,7 @@ def main() -> None:
             )
 
 
-def our_accuracy(kind: type[nn.Module], seed: int, *sets: program.ImageSet) -> float:
+def our_accuracy(kind: type[program.Network], seed: int, *sets: program.ImageSet) -> float:
     """Return the test accuracy that our default recipe ends at."""
     return train_ours(kind, seed, EPOCHS, *sets)[-1].test_accuracy
 

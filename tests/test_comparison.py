@@ -66,7 +66,7 @@ def test_the_width_of_each_network_follows_from_its_class(few):
     )
     widths = [(result.name, result.config.hidden_units) for result in results]
     assert widths == [("MLP", 10), ("ResNet", 16)]
-    assert [result.learning_rate for result in results] == [0.04, 0.03]
+    assert [result.learning_rate for result in results] == [0.1, 0.03]
 
 
 def test_the_time_left_is_said_after_the_first_epoch_of_a_training_of_minutes(capsys):

@@ -68,8 +68,6 @@ def test_figures_of_two_machines_are_not_mixed():
     other = MEASURED["speed"] | {"output": "python 3.99.0, device_name another\n"}
     with pytest.raises(ValueError, match="not all measured on one machine"):
         run_all.make_tables(MEASURED | {"speed": other})
-    apart = {run_all.APART: other}
-    assert run_all.make_tables(MEASURED | apart)["machine, clothing"].startswith("python 3.99.0")
 
 
 def test_the_tables_of_the_committed_run_are_those_of_its_results():

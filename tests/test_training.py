@@ -44,9 +44,11 @@ def test_optimizer_and_augmentation_change_the_result(random_set):
 
 
 def test_wider_networks_get_lower_learning_rates():
-    small = {"muon": 0.04, "adam": 0.02, "sgd": 0.06}
-    large = {"muon": 0.03, "adam": 0.008, "sgd": 0.024}
-    peaks = {program.MLP: small, program.TinyVGG: small, program.ResNet: large}
+    peaks = {
+        program.MLP: {"muon": 0.1, "adam": 0.02, "sgd": 0.06},
+        program.TinyVGG: {"muon": 0.04, "adam": 0.02, "sgd": 0.06},
+        program.ResNet: {"muon": 0.03, "adam": 0.008, "sgd": 0.024},
+    }
     for network in program.NETWORKS.values():
         for name in program.OPTIMIZERS:
             widths = [round(factor * network.default_hidden_units) for factor in (0.1, 1, 4, 100)]
