@@ -600,7 +600,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         # 3.4445 x - 4.7750 x^3 + 2.0315 x^5 of each singular value x
         polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
         product = torch.baddbmm(product, polynomial, product, beta=3.4445)
-        if step < steps:
+        if step < steps:  # after the last one only the product is used
             gram = torch.baddbmm(gram, polynomial, gram, beta=3.4445)
             gram = torch.baddbmm(gram, gram, polynomial, beta=3.4445)
     return product @ matrices

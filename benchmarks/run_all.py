@@ -106,11 +106,10 @@ def write_tables(results: dict[str, Any]) -> None:
 
 def make_tables(results: dict[str, Any]) -> dict[str, str]:
     """Return the tables of both READMEs by name. Raises ValueError for two machines' figures."""
-    machines = {name: step["output"].partition("\n")[0] for name, step in results.items()}
-    tables = describe_default_run()
-    if len(set(machines.values())) != 1:
-        raise ValueError(f"not all measured on one machine: {set(machines.values())}")
-    tables["machine"] = next(iter(machines.values()))
+    machines = {step["output"].partition("\n")[0] for step in results.values()}
+    if len(machines) != 1:
+        raise ValueError(f"not all measured on one machine: {machines}")
+    tables = describe_default_run() | {"machine": "\n".join(machines)}
     for name, step in results.items():
         for number, table in enumerate(find_tables(step["output"]), start=1):
             tables[name if number == 1 else f"{name} {number}"] = table

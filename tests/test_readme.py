@@ -8,6 +8,7 @@ from pathlib import Path
 import exercises
 import pytest
 import run_all
+import speed
 import torch
 
 import fashion_mnist_cnn as program
@@ -68,6 +69,23 @@ def test_figures_of_two_machines_are_not_mixed():
     other = MEASURED["speed"] | {"output": "python 3.99.0, device_name another\n"}
     with pytest.raises(ValueError, match="not all measured on one machine"):
         run_all.make_tables(MEASURED | {"speed": other})
+
+
+def test_benchmarks_train_each_network_at_its_own_peak(monkeypatch: pytest.MonkeyPatch):
+    used = {}
+
+    def train(network, *_, learning_rate: float, **__) -> None:
+        used[type(network)] = learning_rate
+
+    monkeypatch.setattr(program, "train", train)
+    for kind in program.NETWORKS.values():
+        speed.train_ours(kind, 0, 1, None, None)
+    recipe = program.Recipe()
+    assert used == {
+        kind: recipe.choose_learning_rate(kind, kind.default_hidden_units, "muon")
+        for kind in program.NETWORKS.values()
+    }
+    assert len(set(used.values())) == 3
 
 
 def test_the_tables_of_the_committed_run_are_those_of_its_results():
