@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import copy
 import gzip
-import importlib.util
 import io
 import itertools
 import json
@@ -37,12 +36,13 @@ import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 if sys.platform == "linux":
@@ -72,7 +72,7 @@ if TYPE_CHECKING:  # imported where it is used, as torchmetrics and mlxtend: tog
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fashion_mnist_extras.checkpoints import Checkpoint
+PROGRAM = sys.modules.get(__name__)  # this module, as long as its name means it: see find_extras
 
 
 class UserError(ValueError):
@@ -324,9 +324,10 @@ class Dataset:
     name: str
     train_set: ImageSet
     test_set: ImageSet
-    is_own: bool = False  # the user's, not FashionMNIST
-    unreadable_files: int = 0  # that were left out
-    notes: Mapping[str, Any] = field(default_factory=dict)  # for --predict, beside the networks
+    subfolder: str = ""  # of both output folders; your own images have one, FashionMNIST has none
+    unreadable_files: int = 0  # how many image files were left out
+    notes: Mapping[str, Any] = field(default_factory=dict)  # added to each network's JSON file
+    figure_settings: Mapping[str, Any] = field(default_factory=dict)  # on top of matplotlib's
 
     def to(self, device: str) -> Dataset:
         train_set, test_set = self.train_set.to(device), self.test_set.to(device)
@@ -449,20 +450,29 @@ class Metrics:
     def at_chance(self) -> bool:
         """Whether guessing does as well, give or take luck.
 
-        Always predicting the largest class gets its share of the images right, and of the classes,
-        on average, 1 / classes: a network that is better in either way has learned something.
+        Always predicting the largest class gets its share of the images right; any guess gets, on
+        average over the classes, 1 / classes of them right.
         """
-        counts = self.confusion_matrix.sum(dim=1)
-        counts = counts[counts > 0]
-        share = (counts.max() / counts.sum()).item()
-        luck = 3 * math.sqrt(share * (1 - share) / counts.sum())  # three standard deviations
-        # Of few images that may be more than any network can reach: then half of what is missing.
-        if self.accuracy > share + min(luck, (1 - share) / 2):
-            return False
-        chance = 1 / len(counts)
-        luck = 3 * chance * math.sqrt(chance * (1 - chance) * (1 / counts).sum())
-        mean_recall = self.recall.sum().item() / len(counts)
-        return mean_recall <= chance + min(luck, (1 - chance) / 2)
+        images_per_class = self.confusion_matrix.sum(dim=1)
+        images_per_class = images_per_class[images_per_class > 0]
+        largest_share = (images_per_class.max() / images_per_class.sum()).item()
+        variance = largest_share * (1 - largest_share) / images_per_class.sum().item()
+        beats_largest_class = is_above_chance(self.accuracy, largest_share, math.sqrt(variance))
+
+        classes = len(images_per_class)
+        chance = 1 / classes
+        mean_recall = self.recall.sum().item() / classes
+        variance = chance * (1 - chance) * (1 / images_per_class).sum().item() / classes**2
+        beats_guessing = is_above_chance(mean_recall, chance, math.sqrt(variance))
+        return not (beats_largest_class or beats_guessing)
+
+
+def is_above_chance(value: float, chance: float, deviation: float) -> bool:
+    """Whether value is more than three standard deviations above chance.
+
+    With few images no network may get that far: then half of the way to 1 is enough.
+    """
+    return value > chance + min(3 * deviation, (1 - chance) / 2)
 
 
 def compute_metrics(logits: Tensor, labels: Tensor) -> Metrics:
@@ -621,11 +631,11 @@ class Record:
     """A point of the learning curves: losses are mean cross-entropy, accuracies in [0, 1]."""
 
     epoch: float  # passes over the training set so far
-    train_loss: float | None  # of the mini-batches since the record before; None before the first
-    train_accuracy: float | None  # of the same
-    test_loss: float  # of all test images
+    train_loss: float | None  # on the mini-batches since the last record; None before training
+    train_accuracy: float | None  # on the same mini-batches
+    test_loss: float  # on all test images
     test_accuracy: float
-    training_seconds: float  # so far, in training steps alone
+    training_seconds: float  # spent in training steps so far, without evaluation
 
     @property
     def ends_epoch(self) -> bool:
@@ -651,15 +661,15 @@ def train(
 ) -> list[Record]:
     """Train network in place and return its learning curves.
 
-    They have a record from before the first step, up to seven of the first epoch, when most is
-    learned, and one of each later one. Network and sets must be on one device. optimizer_name is a
-    key of OPTIMIZERS; the learning rate rises to learning_rate and falls to almost zero (one-cycle
-    policy, Smith and Topin 2018, arXiv:1708.07120). augment(images, generator, progress) returns
-    uint8 images (N, C, H, W) changed at random; progress is the share of training that is done, in
-    [0, 1]. seed decides the order of the images, how they are augmented, and nothing else. If a
-    weight is not finite at the end of an epoch, training ends. after_evaluation is called with each
-    new record; resume_from, a TrainingState's state_dict() at the end of an epoch, is where to go
-    on.
+    The first record is from before training, up to seven are of the first epoch, when most is
+    learned, and one is of each later epoch. Network and sets must be on one device. optimizer_name
+    is a key of OPTIMIZERS; the learning rate rises to learning_rate and falls to almost zero
+    (one-cycle policy, Smith and Topin 2018, arXiv:1708.07120). augment(images, generator, progress)
+    returns uint8 images (N, C, H, W) changed at random; progress is the share of training that is
+    done, in [0, 1]. seed decides the order of the images and how they are augmented, nothing else.
+    If a weight is not finite at the end of an epoch, training ends. after_evaluation is called
+    after each new record. Training goes on from resume_from, a TrainingState.state_dict() from the
+    end of an epoch.
     """
     device = train_set.images.device
     steps_per_epoch = math.ceil(len(train_set) / batch_size)
@@ -682,24 +692,26 @@ def train(
         if after_evaluation:
             after_evaluation(state)
 
-    first_evaluations: set[int] = set()
+    # A copy: what a module keeps from its first call must not come from inference mode.
+    untrained = copy.deepcopy(network.eval())
+    first_epoch_evaluations = choose_evaluation_steps(steps_per_epoch, untrained, test_set)
     if not state.history:
-        # A copy: what a module keeps of its first call must not come from inference mode.
-        untrained = copy.deepcopy(network.eval())
         add_record(untrained, epoch=0.0, seconds=0.0)
-        first_evaluations = choose_evaluation_steps(steps_per_epoch, untrained, test_set)
     mixed_precision = training_precision(device) == torch.bfloat16
-    start = time.perf_counter() - state.training_seconds
+    training_seconds = state.training_seconds
+    start = time.perf_counter()
     for epoch in range(state.epochs_done + 1, epochs + 1):
         if not are_finite(network.parameters()):
             break
+        evaluation_steps = first_epoch_evaluations if epoch == 1 else {steps_per_epoch}
         order = torch.randperm(len(train_set), generator=state.order_generator).to(device)
-        # Seeded anew: after an interruption nobody needs the numbers drawn before.
+        # Seeded anew: a training that was resumed need not draw the numbers of earlier epochs.
         augment_generator = torch.Generator(device).manual_seed(seed + 1000 * epoch)
         batches = progress_bar(order.split(batch_size), f"epoch {epoch}/{epochs}", steps_per_epoch)
         for step, indices in enumerate(batches, start=1):
             network.train()  # evaluation has left it in eval mode
-            images, labels = train_set.images[indices], train_set.labels[indices]
+            images = train_set.images[indices]
+            labels = train_set.labels[indices]
             if augment:
                 progress = scheduler.last_epoch / scheduler.total_steps
                 images = augment(images, augment_generator, progress)
@@ -713,17 +725,17 @@ def train(
             scheduler.step()
 
             outputs.append((logits.detach(), labels))  # metrics of every step would make a GPU wait
-            if step == steps_per_epoch or (epoch == 1 and step in first_evaluations):
-                seconds = seconds_since(start, device)
+            if step in evaluation_steps:
+                training_seconds += seconds_since(start, device)
                 share_of_epoch = min(1.0, step * batch_size / len(train_set))
-                add_record(network, epoch - 1 + share_of_epoch, seconds)
-                start = time.perf_counter() - seconds
+                add_record(network, epoch - 1 + share_of_epoch, training_seconds)
+                start = time.perf_counter()
     return state.history
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What training holds: all that decides how it goes on."""
+    """What training holds: all that decides how it continues."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -740,7 +752,7 @@ class TrainingState:
         return self.history[-1].training_seconds if self.history else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy as plain data, which stays as it is while training goes on."""
+        """Return a copy as plain data, which does not change as training continues."""
         return {
             "network": copy.deepcopy(self.network.state_dict()),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
@@ -751,16 +763,17 @@ class TrainingState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it would go on in it
+        # A copy: otherwise training would continue in the saved tensors.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.scheduler.load_state_dict(state["scheduler"])
         self.order_generator.set_state(state["order_generator"])
         self.history[:] = [Record(**record) for record in state["history"]]
 
 
 def choose_evaluation_steps(steps: int, network: nn.Module, test_set: ImageSet) -> set[int]:
-    """Return the steps of the first epoch to evaluate after: its end, half, quarter and so on.
+    """Return after which steps of the first epoch to evaluate: the last, the half, a quarter, ...
 
-    They are three where an evaluation takes seconds on a CPU, else up to seven.
+    Evaluate at three steps if one evaluation takes seconds on a CPU, at up to seven otherwise.
     """
     some = test_set.images[:100]
     macs = count_macs(network, some) / len(some) * len(test_set)
@@ -831,18 +844,20 @@ def progress_bar(items: Iterable[T], description: str, total: int) -> tqdm[T]:
 
 # ---- Comparison ----------------------------------------------------------------------------------
 def compare_networks(
-    recipe: Recipe, train_set: ImageSet, test_set: ImageSet, callback: Callback
-) -> list[TrainedNetwork]:
-    """Train every network with every optimizer from every seed, and evaluate each."""
-    device = train_set.images.device
-    results: list[TrainedNetwork] = []
+    recipe: Recipe, dataset: Dataset, callback: Callback
+) -> Iterator[TrainedNetwork]:
+    """Train every network with every optimizer from every seed; evaluate and yield each.
+
+    The dataset must be on the device to train on.
+    """
+    train_set, test_set = dataset.train_set, dataset.test_set
     for seed, optimizer_name, network_name in itertools.product(
         recipe.seeds, recipe.optimizers, recipe.networks
     ):
         torch.manual_seed(seed)  # decides the initial weights
         kind = NETWORKS[network_name]
         config = recipe.configure(kind, train_set)
-        network = kind.build(config).to(device)
+        network = kind.build(config).to(train_set.images.device)
         optimizer = OPTIMIZERS[optimizer_name].name
         parameters = f"{count_parameters(network):,} parameters"
         tqdm.write(f"{kind.__name__}: {parameters}, {optimizer}, seed {seed}")
@@ -858,10 +873,10 @@ def compare_networks(
             seed=seed,
             optimizer_name=optimizer_name,
             augment=recipe.augment,
-            after_evaluation=partial(callback.after_evaluation, key),
+            after_evaluation=partial(report_evaluation, callback, key, recipe.epochs),
             resume_from=callback.state_to_resume(key, network),
         )
-        result = TrainedNetwork(
+        yield TrainedNetwork(
             network=network,
             config=config,
             optimizer=optimizer,
@@ -871,9 +886,54 @@ def compare_networks(
             test_logits=predict_logits(network, test_set.images).cpu(),
             test_labels=test_set.labels.cpu(),
         )
-        results.append(result)
-        callback.after_training(results)
-    return results
+
+
+def report_evaluation(callback: Callback, key: str, epochs: int, state: TrainingState) -> None:
+    """Call the callback; then, at the end of an epoch, print a line and how long is left."""
+    callback.after_evaluation(key, state)
+    record = state.history[-1]
+    if not record.ends_epoch:
+        return
+    on_train = f"train loss {record.train_loss:.4f}, accuracy {record.train_accuracy:.2%}"
+    on_test = f"test loss {record.test_loss:.4f}, accuracy {record.test_accuracy:.2%}"
+    seconds = f"{record.training_seconds:.1f} s"
+    tqdm.write(f"  epoch {record.epoch:.0f}: {on_train}   {on_test}   {seconds}")
+    minutes_left = round(record.training_seconds * (epochs - 1) / 60)
+    if record.epoch == 1 and minutes_left:
+        tqdm.write(f"  about {minutes_left} min left of this training")
+
+
+class Callback:
+    """Hooks that a run calls as it goes: what they do is added to it. Here they do nothing."""
+
+    resumed_from: Mapping[str, Any] | None = None  # the environment of the run that was interrupted
+
+    def state_to_resume(self, key: str, network: nn.Module) -> Mapping[str, Any] | None:
+        """Called before a training, which key names.
+
+        Returns the TrainingState.state_dict() to go on from, or None to begin anew.
+        """
+        return None
+
+    def after_evaluation(self, key: str, state: TrainingState) -> None:
+        """Called after each evaluation, before the line of an epoch is printed."""
+
+    def before_saving(self, result: TrainedNetwork) -> None:
+        """Called before a network is written to its file.
+
+        Must not print: if nobody reads the output any more, the network would not be written.
+        """
+
+    def after_training(self, result: TrainedNetwork) -> None:
+        """Called for each network, once it is saved, or has failed, and that is reported."""
+
+    def after_outputs(
+        self, chosen: Mapping[str, TrainedNetwork], report: Mapping[str, Any]
+    ) -> None:
+        """Called once networks, results.json and figures are written; not if nothing was saved.
+
+        chosen are the saved networks under their names, report is the content of results.json.
+        """
 
 
 @dataclass(frozen=True)
@@ -950,28 +1010,6 @@ class TrainedNetwork:
         losses += [record.train_loss for record in self.history if record.train_loss is not None]
         weights = self.network.state_dict().values()
         return not are_finite([self.test_logits, torch.tensor(losses), *weights])
-
-
-class Callback:
-    """What a comparison calls while it trains; here each epoch is printed, and no more."""
-
-    def state_to_resume(self, key: str, network: nn.Module) -> Mapping[str, Any] | None:
-        """Return where to go on, a TrainingState's state_dict(), or None to begin anew."""
-        return None
-
-    def after_evaluation(self, key: str, state: TrainingState) -> None:
-        if state.history[-1].ends_epoch:
-            print_epoch(state.history[-1])
-
-    def after_training(self, results: Sequence[TrainedNetwork]) -> None:
-        """Called with what has been trained so far; the last one is new."""
-
-
-def print_epoch(record: Record) -> None:
-    on_train = f"train loss {record.train_loss:.4f}, accuracy {record.train_accuracy:.2%}"
-    on_test = f"test loss {record.test_loss:.4f}, accuracy {record.test_accuracy:.2%}"
-    seconds = f"{record.training_seconds:.1f} s"
-    tqdm.write(f"  epoch {record.epoch:.0f}: {on_train}   {on_test}   {seconds}")
 
 
 def group_results(results: Iterable[TrainedNetwork]) -> dict[str, list[TrainedNetwork]]:
@@ -1221,34 +1259,21 @@ def fill_network(
 
 
 # ---- Figures -------------------------------------------------------------------------------------
-# Fonts of Linux, Windows and macOS for other alphabets and emoji.
-FONTS = ("Noto Sans CJK JP", "Noto Emoji", "Yu Gothic", "Segoe UI Emoji", "Hiragino Sans")
 # Okabe and Ito's colours, which the colour-blind can tell apart too.
 COLORS = ("#E69F00", "#0072B2", "#CC79A7", "#56B4E9", "#009E73", "#D55E00", "#F0E442", "#000000")
 
 
 def draw_figures(
-    results: Sequence[TrainedNetwork],
-    shown: TrainedNetwork,
-    dataset: Dataset,
-    evidence: Mapping[str, Any] | None,
+    results: Sequence[TrainedNetwork], shown: TrainedNetwork, dataset: Dataset
 ) -> dict[str, bytes]:
     """Return the figures as PNG files under their names.
 
-    shown is the network whose predictions and activations are drawn; evidence is what analyze
-    returned.
+    shown is the network whose predictions are drawn.
     """
-    import matplotlib
-
     test_set = dataset.test_set
     examples, mistakes = choose_examples(shown, results[0].seed)
     title = f"{dataset.name}, {len(test_set):,} test images"
-    # Names of classes and folders are text, in whatever alphabet, even with two dollar signs in it.
-    with (
-        matplotlib.rc_context({"text.parse_math": False, "font.family": find_fonts()}),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+    with figure_style(dataset):
         figures = {
             "accuracy_model_graph.png": plot_accuracy(results, title),
             "learning_curves.png": plot_learning_curves(
@@ -1262,23 +1287,17 @@ def draw_figures(
                 shown, test_set, mistakes, f"The most confident mistakes of {shown.name}"
             ),
         }
-        if evidence:
-            shifted = f"{evidence['images']:,} test images, shifted in four directions"
-            figures["shift_robustness.png"] = plot_shifts(evidence["shift_accuracy"], shifted)
-            if evidence["dead_channels"]:
-                images = test_set.subset(slice(3))
-                figures["feature_maps.png"] = plot_feature_maps(
-                    shown.network, images, evidence["dead_channels"]
-                )
         return {name: render(figure) for name, figure in figures.items()}
 
 
-def find_fonts() -> list[str]:
-    """Return the installed fonts of FONTS after matplotlib's own, which lacks their characters."""
-    from matplotlib.font_manager import get_font_names
+def figure_style(dataset: Dataset) -> AbstractContextManager[None]:
+    """Return a context in which matplotlib has its own defaults, and the dataset's settings.
 
-    installed = set(get_font_names())
-    return ["DejaVu Sans", *(name for name in FONTS if name in installed)]
+    A user's own settings would change the figures, or end the run after the training.
+    """
+    from matplotlib import style
+
+    return style.context(["default", dict(dataset.figure_settings)])
 
 
 def render(figure: Figure) -> bytes:
@@ -1429,32 +1448,10 @@ def plot_predictions(
     return figure
 
 
-def plot_shifts(shift_accuracy: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Draw one line per network: its accuracy on images shifted by 0, 1, 2, ... pixels."""
-    from fashion_mnist_extras.analysis import draw_shifts
-
-    figure, (axes,) = new_figure(title, (8, 4))
-    draw_shifts(axes, shift_accuracy, COLORS)
-    return figure
-
-
-def plot_feature_maps(
-    network: nn.Module, image_set: ImageSet, dead_channels: Sequence[Sequence[int]]
-) -> Figure:
-    """Draw each image and its activations in up to ten channels of each convolution, after ReLU."""
-    from fashion_mnist_extras.analysis import draw_feature_maps
-
-    columns = (1 + len(dead_channels)) * len(image_set)
-    title = "Activations after each convolution; dark: zero, bright: the largest shown of the layer"
-    figure, grid = new_figure(title, (max(8, 0.7 * columns), 7.4), columns=columns)
-    names = [image_set.class_names[label] for label in image_set.labels.tolist()]
-    draw_feature_maps(
-        grid, network, image_set.images, names, dead_channels, predict_logits, show_image
-    )
-    return figure
-
-
 # ---- Command line --------------------------------------------------------------------------------
+MORE_FLAGS = "more flags need the folder fashion_mnist_extras beside the script"
+
+
 class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the program as argparse does, but in one line."""
@@ -1463,163 +1460,109 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def build_parser() -> ArgumentParser:
-    """Return what reads the command line: every flag with its default and what it is for."""
-    parser = ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        epilog="Flags marked * need the folder fashion_mnist_extras beside the script.",
-        allow_abbrev=False,
-    )
+    """Return the parser of the command line: every flag with its default and what it is for."""
+    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
+    parser.set_defaults(start=run)  # what main calls; with the folder beside it another function
+    positive = partial(parse_number, kind=int, least=1)
+    rate = partial(parse_number, kind=float, least=1e-9)
+    seed = partial(parse_number, kind=int, least=0)
     add = parser.add_argument
-    whole = partial(parse_number, kind=int, least=1)
-    add(
-        "--epochs",
-        type=whole,
-        metavar="N",
-        help="passes over the training set; by default 3, more on few --images",
-    )
-    add(
-        "--batch-size",
-        type=whole,
-        metavar="N",
-        help="images per training step; by default 128, of --images 64 or fewer",
-    )
-    add(
-        "--learning-rate",
-        type=partial(parse_number, kind=float, least=1e-9),
-        metavar="RATE",
-        help="peak; by default chosen for each network and optimizer",
-    )
     add(
         "--networks",
         nargs="+",
-        default=(),
         choices=NETWORKS,
-        help="to compare; by default mlp tinyvgg, on --images tinyvgg resnet",
+        help="to compare (default: mlp tinyvgg; chosen for --images)",
     )
     add(
         "--optimizer",
         nargs="+",
-        default=("muon",),
         choices=OPTIMIZERS,
+        default=("muon",),
         help="one, or several to compare (default: muon)",
     )
     add(
-        "--hidden-units",
-        type=whole,
+        "--epochs",
+        type=positive,
         metavar="N",
-        help="width of the networks; by default each one's own",
+        help="passes over the training set (default: 3; chosen for --images)",
     )
     add(
-        "--augment",
-        action=argparse.BooleanOptionalAction,
-        help="* change training images at random; by default only --images",
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="images per training step (default: 128; chosen for --images)",
     )
     add(
-        "--mirror",
-        action=argparse.BooleanOptionalAction,
-        help="mirror them too; by default unless --images are grey, as letters are",
+        "--learning-rate",
+        type=rate,
+        metavar="RATE",
+        help="peak (default: chosen for each network and optimizer)",
+    )
+    add(
+        "--hidden-units",
+        type=positive,
+        metavar="N",
+        help="width of the networks (default: 10, ResNet 16)",
     )
     add(
         "--seed",
-        type=partial(parse_number, kind=int, least=0),
+        type=seed,
         default=42,
         metavar="N",
-        help="decides initial weights, image order and examples (default: 42)",
+        help="decides initial weights, image order and examples (default: %(default)s)",
     )
     add(
         "--runs",
-        type=whole,
+        type=positive,
         default=1,
         metavar="N",
-        help="train all networks N times: seed, seed + 1, ... (default: 1)",
+        help="train all networks N times: seed, seed + 1, ... (default: %(default)s)",
     )
     add(
         "--device",
-        default="auto",
         choices=("auto", "cpu", "cuda", "mps"),
-        help="auto is a GPU if there is one (default: auto)",
+        default="auto",
+        help="auto is a GPU if there is one (default: %(default)s)",
     )
-    add("--no-plots", action="store_true", help="draw no figures, and write no explorer")
-    add(
-        "--images",
-        type=parse_text,
-        metavar="DIR",
-        help="* your own, in DIR/<class>/ or DIR/train/<class>/ and DIR/test/",
-    )
-    add(
-        "--image-size",
-        type=partial(parse_number, kind=int, least=8),
-        metavar="N",
-        help="of --images, in pixels; by default 28 or 64",
-    )
+    add("--no-plots", action="store_true", help="write no figures and no explorer")
     add(
         "--data-dir",
         type=parse_text,
         default="data_1",
         metavar="DIR",
-        help="where FashionMNIST is, here or beside the script (default: data_1)",
+        help="where FashionMNIST is, here or beside the script (default: %(default)s)",
     )
     add(
         "--models-dir",
         type=parse_text,
         default="models",
         metavar="DIR",
-        help="for the networks; --predict also looks beside the script (default: models)",
+        help="where the networks are written (default: %(default)s)",
     )
     add(
         "--assets-dir",
         type=parse_text,
         default="assets",
         metavar="DIR",
-        help="where the figures and results.json are written (default: assets)",
+        help="where figures and results.json are written (default: %(default)s)",
     )
-    add(
-        "--predict",
-        nargs="+",
-        type=parse_text,
-        default=(),
-        metavar="FILE",
-        help="* train nothing; classify these images",
-    )
-    add(
-        "--model",
-        type=parse_text,
-        metavar="FILE",
-        help="for --predict; by default the best one saved",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="* go on with the run that was interrupted, to the same result",
-    )
-    add(
-        "--checkpoint-interval",
-        type=partial(parse_number, kind=float, least=0),
-        default=60,
-        metavar="N",
-        help="seconds between checkpoints, written at the end of an epoch (default: 60)",
-    )
-    add("--json", action="store_true", help="print predictions as lines of JSON")
+    extras = find_extras()
+    if extras:
+        extras.extend(parser)
+    else:
+        parser.epilog = MORE_FLAGS
+        if distributed.is_torchelastic_launched():  # each process would write the same files
+            parser.error("torchrun needs the folder fashion_mnist_extras beside the script")
     return parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; an invalid one ends the program with one line and exit code 2."""
     parser = build_parser()
-    args = parser.parse_args(argv)
-    needs_extras = "needs the folder fashion_mnist_extras beside the script"
-    for flag in ("images", "predict", "augment", "resume"):
-        if getattr(args, flag) and not has_extras():
-            parser.error(f"argument --{flag}: it {needs_extras}")
-    if distributed.is_torchelastic_launched() and not has_extras():
-        parser.error(f"torchrun {needs_extras}")
-    if args.image_size and not args.images:
-        parser.error("argument --image-size: not allowed without --images")
-    if (args.model or args.json) and not args.predict:
-        flag = "--model" if args.model else "--json"
-        parser.error(f"argument {flag}: not allowed without --predict")
-    if args.predict and args.images:
-        parser.error("argument --images: not allowed with --predict; name a network with --model")
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        hint = f"; {MORE_FLAGS}" if args.start is run else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     args.device = choose_device(parser, args.device)
     return args
 
@@ -1663,27 +1606,8 @@ def parse_text(text: str) -> str:
     return text
 
 
-def has_extras() -> bool:
-    """Whether fashion_mnist_extras is there: the script alone does without."""
-    spec = importlib.util.find_spec("fashion_mnist_extras")
-    return spec is not None and spec.origin is not None
-
-
-def choose_recipe(args: argparse.Namespace, train_set: ImageSet) -> Recipe:
-    """Return what the flags say or, where they do not, what was best on held-out images."""
-    recipe = Recipe()
-    if args.images:
-        from fashion_mnist_extras.image_folders import recommend_recipe
-
-        shape = tuple(train_set.images.shape)
-        recipe = Recipe(**recommend_recipe(shape, args.batch_size, args.mirror))
-        if args.augment is False:
-            recipe = replace(recipe, augment=None, is_mirrored=False)
-    elif args.augment:
-        from fashion_mnist_extras.augmentation import Augmentation
-
-        augmentation = Augmentation(mirror=args.mirror is not False)
-        recipe = replace(recipe, augment=augmentation, is_mirrored=augmentation.mirror)
+def choose_recipe(args: argparse.Namespace, recipe: Recipe) -> Recipe:
+    """Return the recipe, with what the flags say in place of its own values."""
     return replace(
         recipe,
         networks=args.networks or recipe.networks,
@@ -1696,270 +1620,53 @@ def choose_recipe(args: argparse.Namespace, train_set: ImageSet) -> Recipe:
     )
 
 
-def describe_settings(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
-    """Return the flags, and what was chosen where they left it open."""
-    chosen = {
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "networks": recipe.networks,
-        "augment": vars(recipe.augment) if recipe.augment else False,
-        "learning_rate_scale": recipe.learning_rate_scale,
-    }
-    return vars(args) | chosen
+def run(
+    args: argparse.Namespace,
+    dataset: Dataset | None = None,
+    recipe: Recipe | None = None,
+    callback: Callback | None = None,
+    trained: Iterable[TrainedNetwork] | None = None,
+) -> int:
+    """Train, compare, save and draw; return the exit code. Raises UserError or OSError.
 
-
-def load_dataset(args: argparse.Namespace) -> Dataset:
-    """Return the images, on the CPU. Raises UserError or OSError."""
-    if args.images:
-        return load_image_folder(Path(args.images), args.image_size, args.seed)
-    train_set, test_set = load_fashion_mnist(args.data_dir)
-    notes = {"white_value": 65535}  # as of any 8-bit images
-    return Dataset("FashionMNIST", train_set, test_set, notes=notes)
-
-
-def load_image_folder(folder: Path, image_size: int | None, seed: int) -> Dataset:
-    """Return the images in a folder: see fashion_mnist_extras/image_folders.py. Raises OSError."""
-    from fashion_mnist_extras import image_folders
-
-    own = image_folders.load_image_folder(
-        folder,
-        image_size,
-        seed,
-        report=print,
-        report_error=print_error,
-        progress_bar=progress_bar,
-        processors=PROCESSORS,
-    )
-    return Dataset(
-        name=image_folders.printable(own_name(folder)),
-        train_set=ImageSet(own.train_images, own.train_labels, own.class_names),
-        test_set=ImageSet(own.test_images, own.test_labels, own.class_names),
-        is_own=True,
-        unreadable_files=own.unreadable_files,
-        notes={"white_value": own.white_value},
-    )
-
-
-def own_name(folder: Path) -> str:
-    return Path(os.path.realpath(folder)).name or "root"
-
-
-def print_dataset(dataset: Dataset, recipe: Recipe) -> None:
-    """Say what is trained on and, for your own images, what was chosen."""
-    train_set = dataset.train_set
-    counts = f"{len(train_set):,} training, {len(dataset.test_set):,} test images"
-    print(f"{dataset.name}: {counts}")
-    if dataset.is_own:
-        from fashion_mnist_extras.image_folders import describe_recipe
-
-        print(f"{len(train_set.class_names)} classes: {', '.join(train_set.class_names[:10])}")
-        print(describe_recipe(tuple(train_set.images.shape), vars(recipe)))
-
-
-@dataclass
-class RunCallback(Callback):
-    """Saves each network once it is trained, and keeps what resuming and the explorer need."""
-
-    dataset: Dataset
-    models_dir: Path
-    checkpoint: Checkpoint | None
-    recipe: Recipe
-    is_first: bool  # of the processes that torchrun started: it speaks for all
-    snapshots: dict[nn.Module, list[dict[str, Any]]] = field(default_factory=dict)
-    results: Sequence[TrainedNetwork] = ()
-    saved: set[str] = field(default_factory=set)  # names of networks
-
-    def state_to_resume(self, key: str, network: nn.Module) -> Mapping[str, Any] | None:
-        state = self.checkpoint.states.get(key) if self.checkpoint else None
-        self.snapshots[network] = list(state["snapshots"]) if state else []
-        return state
-
-    def after_evaluation(self, key: str, state: TrainingState) -> None:
-        record = state.history[-1]
-        self.add_snapshot(state.network, record.epoch, record.test_accuracy)
-        if self.checkpoint and self.is_first and record.ends_epoch:
-            snapshots = list(self.snapshots[state.network])
-            self.checkpoint.update(key, state.state_dict() | {"snapshots": snapshots})
-        super().after_evaluation(key, state)
-        minutes = round(record.training_seconds * (self.recipe.epochs - 1) / 60)
-        if record.epoch == 1 and minutes:
-            tqdm.write(f"  about {minutes} min left of this training")
-
-    def after_training(self, results: Sequence[TrainedNetwork]) -> None:
-        self.results = results
-        result = results[-1]
-        if not self.is_first:
-            return
-        lines = []
-        if choose_results(results).get(result.name) is result:
-            lines = self.set_aside_others(result)
-            save_network(result, self.dataset, self.models_dir)
-            self.saved.add(result.name)
-        for line in lines:  # once it is saved: printing may fail
-            tqdm.write(line)
-        print_failure(result, self.recipe.is_mirrored, self.dataset.test_set.class_names)
-
-    def set_aside_others(self, result: TrainedNetwork) -> list[str]:
-        """Keep networks of earlier runs that would be lost or mixed up; return a line for each."""
-        lines: list[str] = []
-        if has_extras() and result.name not in self.saved:
-            from fashion_mnist_extras.prediction import set_aside_others
-
-            lines = set_aside_others(
-                self.models_dir,
-                [kind.model_file for kind in NETWORKS.values()],
-                self.dataset.test_set.class_names,
-                replaced=result.network.model_file,
-                content=serialize_network(result.network),
-                accuracy=result.metrics.accuracy if self.dataset.is_own else None,
-            )
-        return lines
-
-    def add_snapshot(self, network: nn.Module, epoch: float, accuracy: float) -> None:
-        if has_extras():
-            from fashion_mnist_extras.explorer import add_snapshot
-
-            add_snapshot(self.snapshots[network], network, epoch, accuracy)
-
-
-def print_failure(result: TrainedNetwork, is_mirrored: bool, class_names: Sequence[str]) -> None:
-    """Say what to do if training diverged, or is no better than a guess, of all or two classes."""
-    name = f"{result.name}, seed {result.seed}"
-    if result.diverged:
-        hint = f"a learning rate below {result.learning_rate:g} may help"
-        print_error(f"{name} diverged and is not saved; {hint}")
-    elif result.metrics.at_chance:
-        hint = "more epochs or another learning rate may help"
-        if is_mirrored:
-            hint += ", or --no-mirror if classes are each other's mirror image"
-        print_error(f"{name} is at chance, as if it always predicted one class; {hint}")
-    elif is_mirrored:
-        from fashion_mnist_extras.augmentation import find_mirrored_classes
-
-        pair = find_mirrored_classes(result.metrics.confusion_matrix)
-        if pair:
-            names = " and ".join(class_names[label] for label in pair)
-            hint = "--no-mirror if they are each other's mirror image, or more images of them"
-            print_error(f"{name} does not tell {names} apart; this may help: {hint}")
-
-
-def open_checkpoint(
-    args: argparse.Namespace, recipe: Recipe, dataset: Dataset, models_dir: Path, processes: int
-) -> Checkpoint | None:
-    """Return where the run keeps what it has come to; with --resume, go on from there.
-
-    Raises OSError.
+    The dataset is by default FashionMNIST, the recipe what the flags choose, and the networks those
+    that compare_networks trains. What is finished is written at once: nothing that comes later can
+    lose it.
     """
-    if not has_extras():
-        return None
-    from fashion_mnist_extras.checkpoints import Checkpoint
-
-    train_set, test_set = dataset.train_set, dataset.test_set
-    checkpoint = Checkpoint(
-        models_dir / "checkpoint.pth",
-        interval=args.checkpoint_interval,
-        settings=describe_settings(args, recipe) | {"number of processes": processes},
-        script=Path(__file__),
-        class_names=train_set.class_names,
-        images=[train_set.images, train_set.labels, test_set.images, test_set.labels],
-        environment=describe_environment(torch.device(args.device)),
-        load=load_safely,
-        write=write_files,
-        report=tqdm.write,
-        report_error=print_error,
-    )
-    checkpoint.begin(args.resume)
-    return checkpoint
-
-
-def run(args: argparse.Namespace, rank: int, processes: int) -> int:
-    """Train, compare, save, analyze and draw; return the exit code. Raises UserError or OSError.
-
-    What is finished is written at once, so that nothing that comes later can lose it. Under
-    torchrun this is process number rank of several; the first speaks for all.
-    """
-    # Your own images get folders of their own: FashionMNIST's networks are not overwritten.
-    subfolder = own_name(Path(args.images)) if args.images else ""
-    models_dir = Path(args.models_dir, subfolder)
-    assets_dir = Path(args.assets_dir, subfolder)
-    check_writable(models_dir, "--models-dir")
-    check_writable(assets_dir, "--assets-dir")
-    import_extras()
-    dataset = load_dataset(args).to(args.device)
-    recipe = choose_recipe(args, dataset.train_set)
-    checkpoint = open_checkpoint(args, recipe, dataset, models_dir, processes)
-    print_dataset(dataset, recipe)
-    callback = RunCallback(dataset, models_dir, checkpoint, recipe, is_first=rank == 0)
-    share_recipe, train_set = share_work(recipe, dataset.train_set, rank, processes)
-    try:
-        try:
-            compare_networks(share_recipe, train_set, dataset.test_set, callback)
-        except KeyboardInterrupt:
-            if callback.results:
-                print_table(callback.results)
-            raise
-        if rank > 0:
-            return 0
-        print_table(callback.results)
-        exit_code = write_outputs(args, recipe, dataset, callback, assets_dir)
-    except KeyboardInterrupt:
-        if rank > 0 or not (checkpoint and checkpoint.states):
-            raise
-        checkpoint.write()
-        print_error(f"interrupted; add --resume to go on from {checkpoint.path}")
-        return 130
-    if checkpoint:
-        checkpoint.remove()
-    return exit_code
-
-
-def import_extras() -> None:
-    """Import what the run will need, so that a broken module fails before the work."""
-    if has_extras():
-        from fashion_mnist_extras import (  # noqa: F401
-            analysis,
-            augmentation,
-            checkpoints,
-            explorer,
-            prediction,
-        )
-    else:
+    if args.start is run:
         without = "no figures of shifted images and feature maps, no explorer, no checkpoints"
         print(f"fashion_mnist_extras is not beside the script: {without}")
-
-
-def write_outputs(
-    args: argparse.Namespace,
-    recipe: Recipe,
-    dataset: Dataset,
-    callback: RunCallback,
-    assets_dir: Path,
-) -> int:
-    """Write results.json, the figures and the explorer; return 1 if a network was not saved.
-
-    Raises OSError.
-    """
-    results = callback.results
+    models_dir, assets_dir = find_output_folders(args, dataset.subfolder if dataset else "")
+    dataset = (dataset or load_dataset(args)).to(args.device)
+    recipe = recipe or choose_recipe(args, Recipe())
+    callback = callback or Callback()
+    print_dataset(dataset, recipe)
+    results: list[TrainedNetwork] = []
+    try:
+        for result in trained or compare_networks(recipe, dataset, callback):
+            results.append(result)
+            if choose_results(results).get(result.name) is result:
+                callback.before_saving(result)
+                save_network(result, dataset, models_dir)
+            print_failure(result, recipe.is_mirrored)
+            callback.after_training(result)
+    except KeyboardInterrupt:
+        if results:
+            print_table(results)
+        raise
+    print_table(results)
     chosen = choose_results(results)
     if not chosen:
         print_error("every run diverged, and nothing was saved; try a lower --learning-rate")
         return 1
-    shown = list(chosen.values())[-1]
-    evidence = analyze(chosen, shown, dataset.test_set)
-    content = {
-        "dataset": describe_dataset(dataset),
-        "environment": describe_environment(torch.device(args.device)),
-        "resumed_from": callback.checkpoint.resumed_from if callback.checkpoint else None,
-        "settings": describe_settings(args, recipe),
-        "models": [describe_result(result, dataset.test_set.images[:1]) for result in results],
-        "evidence": evidence,
-    }
-    write_files({assets_dir / "results.json": encode_json(content)})
+    report = describe_run(args, recipe, dataset, results, callback.resumed_from)
+    write_files({assets_dir / "results.json": encode_json(report)})
     if not args.no_plots:
-        write_and_print(draw_figures(results, shown, dataset, evidence), assets_dir)
-        write_and_print(build_explorer(chosen, dataset, callback, evidence), assets_dir)
+        shown = list(chosen.values())[-1]
+        write_and_print(draw_figures(results, shown, dataset), assets_dir)
+    callback.after_outputs(chosen, report)
     print(assets_dir / "results.json")
-    print(f"{' and '.join(chosen)}: in {callback.models_dir}{os.sep}")
+    print(f"{' and '.join(chosen)}: in {models_dir}{os.sep}")
     if dataset.unreadable_files:
         print_error(f"{dataset.unreadable_files} unreadable files were left out")
     unsaved = sorted({result.name for result in results} - chosen.keys())
@@ -1969,11 +1676,80 @@ def write_outputs(
     return 0
 
 
+def find_output_folders(args: argparse.Namespace, subfolder: str) -> tuple[Path, Path]:
+    """Return the folders of the networks and of the figures. Raises UserError if one is unusable.
+
+    Your own images have a subfolder in both, so that FashionMNIST's networks are not overwritten.
+    """
+    models_dir = Path(args.models_dir, subfolder)
+    assets_dir = Path(args.assets_dir, subfolder)
+    check_writable(models_dir, "--models-dir")
+    check_writable(assets_dir, "--assets-dir")
+    return models_dir, assets_dir
+
+
+def load_dataset(args: argparse.Namespace) -> Dataset:
+    """Return FashionMNIST, on the CPU. Raises UserError."""
+    train_set, test_set = load_fashion_mnist(args.data_dir)
+    notes = {"white_value": 65535}  # for --predict: the images have 8 bits
+    return Dataset("FashionMNIST", train_set, test_set, notes=notes)
+
+
+def print_dataset(dataset: Dataset, recipe: Recipe) -> None:
+    """Print what is trained on and, for your own images, what was chosen."""
+    train_set = dataset.train_set
+    counts = f"{len(train_set):,} training, {len(dataset.test_set):,} test images"
+    print(f"{dataset.name}: {counts}")
+    if not dataset.subfolder:
+        return
+    print(f"{len(train_set.class_names)} classes: {', '.join(train_set.class_names[:10])}")
+    changed = "not changed"
+    if recipe.augment:
+        mirrored = "mirrored too" if recipe.is_mirrored else "not mirrored"
+        changed = f"changed at random, {mirrored}"
+    sides = " x ".join(str(side) for side in train_set.images.shape[1:])
+    steps = math.ceil(len(train_set) / recipe.batch_size)
+    training = f"{recipe.epochs} epochs of {steps} steps of {recipe.batch_size} images"
+    print(f"images of {sides}, {changed}; {' and '.join(recipe.networks)}: {training}")
+
+
+def print_failure(result: TrainedNetwork, is_mirrored: bool) -> None:
+    """Print what to do if training diverged, or if the network is no better than a guess."""
+    name = f"{result.name}, seed {result.seed}"
+    if result.diverged:
+        hint = f"a learning rate below {result.learning_rate:g} may help"
+        print_error(f"{name} diverged and is not saved; {hint}")
+    elif result.metrics.at_chance:
+        hint = "more epochs or another learning rate may help"
+        if is_mirrored:
+            hint += ", or --no-mirror if classes are each other's mirror image"
+        print_error(f"{name} is at chance, as if it always predicted one class; {hint}")
+
+
 def write_and_print(contents: Mapping[str, bytes], folder: Path) -> None:
     """Write each content to its name in folder, and print the paths. Raises OSError."""
     write_files({folder / name: content for name, content in contents.items()})
     for name in contents:
         print(folder / name)
+
+
+def describe_run(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    dataset: Dataset,
+    results: Iterable[TrainedNetwork],
+    resumed_from: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the content of results.json; every number in it is finite."""
+    image = dataset.test_set.images[:1]
+    return {
+        "dataset": describe_dataset(dataset),
+        "environment": describe_environment(torch.device(args.device)),
+        "resumed_from": resumed_from,
+        "settings": describe_settings(args, recipe),
+        "models": [describe_result(result, image) for result in results],
+        "evidence": None,  # measured with the folder fashion_mnist_extras
+    }
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, object]:
@@ -1985,6 +1761,18 @@ def describe_dataset(dataset: Dataset) -> dict[str, object]:
         "image_shape": list(dataset.test_set.images.shape[1:]),
         "class_names": dataset.test_set.class_names,
         "unreadable_files": dataset.unreadable_files,
+    }
+
+
+def describe_settings(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+    """Return the flags, and what was chosen where they left it open."""
+    settings = {name: value for name, value in vars(args).items() if name != "start"}
+    return settings | {
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "networks": recipe.networks,
+        "augment": vars(recipe.augment) if recipe.augment else False,
+        "learning_rate_scale": recipe.learning_rate_scale,
     }
 
 
@@ -2027,104 +1815,32 @@ def describe_environment(device: torch.device) -> dict[str, object]:
     }
 
 
-def analyze(
-    chosen: Mapping[str, TrainedNetwork], shown: TrainedNetwork, test_set: ImageSet
-) -> dict[str, Any] | None:
-    """Shift the test images for every network, and find the dead channels of the one shown."""
-    if not has_extras():
-        return None
-    from fashion_mnist_extras.analysis import analyze_networks
-
-    networks = {name: result.network for name, result in chosen.items()}
-    return analyze_networks(
-        networks, shown.network, test_set.images, test_set.labels, predict_logits
-    )
-
-
-def build_explorer(
-    chosen: Mapping[str, TrainedNetwork],
-    dataset: Dataset,
-    callback: RunCallback,
-    evidence: Mapping[str, Any] | None,
-) -> dict[str, bytes]:
-    """Return the page that looks into the networks, and its data, under their names."""
-    if evidence is None:  # nor is there a page
-        return {}
-    from fashion_mnist_extras import explorer
-
-    test_set = dataset.test_set
-    explored = {}
-    for name, result in chosen.items():
-        explored[name] = explorer.Explored(
-            network=result.network,
-            test_logits=result.test_logits,
-            confusion_matrix=result.metrics.confusion_matrix,
-            macs=count_macs(result.network, test_set.images[:1]),
-            snapshots=callback.snapshots[result.network],
-            shift_accuracy=evidence["shift_accuracy"][name],
-            shifted_images=evidence["images"],
-        )
-    return explorer.build_page(
-        explored,
-        dataset.name,
-        test_set.class_names,
-        test_set.images,
-        test_set.labels,
-        predict_logits,
-    )
-
-
-def predict(args: argparse.Namespace) -> int:
-    """Print a saved network's prediction for each image; return 1 if one is unreadable, else 0.
-
-    Raises UserError or OSError.
-    """
-    from fashion_mnist_extras import prediction
-
-    def load(path: Path) -> tuple[Network, dict[str, int]]:
-        network = load_model(path, args.device)
-        return network, asdict(type(network).read_config(network.state_dict()))
-
-    folder = Path(args.models_dir)
-    model_files = [kind.model_file for kind in NETWORKS.values()]
-    path = Path(args.model) if args.model else None
-    if not path:
-        places = [folder, Path(__file__).parent / folder]
-        path = prediction.find_best_model(places, model_files, print_error)
-    network, metadata = prediction.load_described(locate(path), load, print_error)
-    return prediction.print_predictions(
-        args.predict, network, metadata, predict_logits, args.json, print_error
-    )
-
-
-def join_processes(device: str) -> AbstractContextManager[tuple[int, int]]:
-    """Return the number of this process, and how many train together: 0, 1 without torchrun."""
-    if not distributed.is_torchelastic_launched():
-        return nullcontext((0, 1))
-    from fashion_mnist_extras.processes import join
-
-    return join(device)
-
-
-def share_work(
-    recipe: Recipe, train_set: ImageSet, rank: int, processes: int
-) -> tuple[Recipe, ImageSet]:
-    """Return the part of each mini-batch and of the training set that is this process's."""
-    if processes == 1:
-        return recipe, train_set
-    from fashion_mnist_extras.processes import augment_separately, choose_share
-
-    batch_size = max(1, recipe.batch_size // processes)
-    augment = recipe.augment
-    if augment:
-        augment = augment_separately(augment, recipe.seeds[0], rank, processes)
-    share = train_set.subset(choose_share(len(train_set), rank, processes))
-    return replace(recipe, batch_size=batch_size, augment=augment), share
-
-
 def print_error(message: str) -> None:
     """Print message as one line to stderr."""
     tqdm.write(f"fashion_mnist_cnn.py: {' '.join(message.split())}", file=sys.stderr)
+
+
+def find_extras() -> ModuleType | None:
+    """Return fashion_mnist_extras.command_line, or None if the folder is not beside the script."""
+    folder = Path(__file__).resolve().parent
+    if not (folder / "fashion_mnist_extras" / "command_line.py").exists():
+        return None
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # `python -P` and runpy leave it out
+    # The folder's modules import this one by its name, but run as a program it is called __main__:
+    # without the alias they would load a copy of it. Modules that know an earlier copy are
+    # forgotten, as after an edit in a notebook. (Under a profiler __main__ is not this module.)
+    if PROGRAM is not None and vars(PROGRAM) is globals():
+        is_renamed = sys.modules.get("fashion_mnist_cnn") is not PROGRAM
+        loaded = sys.modules.get("fashion_mnist_extras.command_line")
+        if is_renamed or (loaded and not issubclass(loaded.Extras, Callback)):
+            for name in list(sys.modules):
+                if name.partition(".")[0] == "fashion_mnist_extras":
+                    del sys.modules[name]
+        sys.modules["fashion_mnist_cnn"] = PROGRAM
+    from fashion_mnist_extras import command_line
+
+    return command_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -2132,19 +1848,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An invalid command line exits with 2.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # elsewhere than in a notebook
-        sys.stdout.reconfigure(errors="backslashreplace")  # for names that its encoding lacks
-    folder = str(Path(__file__).resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # for fashion_mnist_extras: `python -P` and runpy leave it out
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not in a notebook, nor where it is closed
+        # Each line is seen at once, and in names what its encoding lacks is escaped.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     args = parse_args(argv)
     out_of_memory = (
         "out of memory; a smaller --batch-size or --hidden-units needs less, and --device cpu may "
         "have more"
     )
     try:
-        with join_processes(args.device) as (rank, processes):
-            return predict(args) if args.predict else run(args, rank, processes)
+        return args.start(args)
     except KeyboardInterrupt:
         print_error("interrupted")
         return 130
@@ -2164,6 +1877,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, io.TextIOWrapper):  # None where it is closed
-        sys.stdout.reconfigure(line_buffering=True)
     sys.exit(main())

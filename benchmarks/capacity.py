@@ -50,9 +50,7 @@ def main() -> None:
                 seed=arguments.seed,
                 augment=Augmentation() if augmented else None,
             )
-            shifted = measure_shifts(
-                network, test_set.images, test_set.labels, program.predict_logits, max_shift=4
-            )
+            shifted = measure_shifts(network, test_set.images, test_set.labels, max_shift=4)
             print(
                 f"| {hidden_units} | {program.count_parameters(network):,} "
                 f"| {'yes' if augmented else 'no'} | {history[-1].train_accuracy:.2%} "

@@ -25,6 +25,7 @@ from textbook import DATA
 
 import fashion_mnist_cnn as program
 from fashion_mnist_extras.image_files import prepare_garment
+from fashion_mnist_extras.image_folders import load_image_folder
 from fashion_mnist_extras.prediction import prepare_image, read_metadata
 
 
@@ -103,8 +104,7 @@ def print_clothing(folder: Path) -> None:
     print("\n| network | photographs | right |\n|---|---|---|")
     for path in (models / "clothing/ResNet_model.pth", models / "ResNet_model.pth"):
         network = program.load_model(path)
-        config = type(network).read_config(network.state_dict())
-        metadata = read_metadata(path, network, vars(config), print)
+        metadata = read_metadata(path, network)
         correct = []
         for class_folder in sorted(folder.iterdir()):
             accepted = (
@@ -161,7 +161,7 @@ def make_photograph(
 def print_digits(folder: Path) -> None:
     digits, labels = mnist_data()
     write_images(folder, torch.from_numpy(digits.reshape(-1, 28, 28)).byte(), labels.tolist())
-    dataset = program.load_image_folder(folder, None, seed=42)
+    dataset = load_image_folder(folder, None, seed=42)
     train_set, test_set = dataset.train_set, dataset.test_set
     accuracies = [
         train_ours(program.TinyVGG, 42, epochs, train_set, test_set)[-1].test_accuracy
@@ -177,7 +177,7 @@ def print_fashion_mnist(folder: Path, built_in: tuple[program.ImageSet, program.
     for part, image_set in zip(("train", "test"), built_in, strict=True):
         write_images(folder / part, image_set.images[:, 0], image_set.labels.tolist())
     start = time.perf_counter()
-    from_files = program.load_image_folder(folder, None, seed=0)
+    from_files = load_image_folder(folder, None, seed=0)
     print(f"70,000 PNG files read in {time.perf_counter() - start:.1f} s")
     sets = from_files.train_set, from_files.test_set
     for read, known in zip(sets, built_in, strict=True):

@@ -12,7 +12,7 @@ from speed import print_environment
 from textbook import DATA
 
 import fashion_mnist_cnn as program
-from fashion_mnist_extras.analysis import measure_shifts
+from fashion_mnist_extras import analysis
 
 
 def main() -> None:
@@ -26,16 +26,14 @@ def main() -> None:
     subset = program.load_fashion_mnist(DATA)[1].subset(slice(evidence["images"]))
     network = program.load_model(DATA.parent / "models/ResNet_model.pth")
     accuracies = evidence["shift_accuracy"]
-    accuracies["ResNet"] = measure_shifts(
-        network, subset.images, subset.labels, program.predict_logits
-    )
+    accuracies["ResNet"] = analysis.measure_shifts(network, subset.images, subset.labels)
     print("| shift (pixels) |" + "".join(f" {pixels} |" for pixels in range(7)))
     print("|---|" + "---|" * 7)
     for name, of_shifts in accuracies.items():
         print(f"| {name} |" + "".join(f" {accuracy:.1%} |" for accuracy in of_shifts))
     if arguments.figure:
         how = "shifted in four directions; the ResNet was trained with --augment"
-        figure = program.plot_shifts(accuracies, f"{len(subset):,} test images, {how}")
+        figure = analysis.plot_shifts(accuracies, f"{len(subset):,} test images, {how}")
         figure.savefig(arguments.figure, dpi=120)
 
 

@@ -1,16 +1,16 @@
-"""What goes beyond comparing networks: each module is a tool that fashion_mnist_cnn.py uses.
+"""What goes beyond comparing networks: modules that build on fashion_mnist_cnn.py as on a library.
 
-1. No module imports the script, which runs without this folder too.
-2. Arguments and results are tensors, paths, networks, plain data and matplotlib's axes.
-3. What a user can fix is a FileError; notes for the user go through a function that is given.
+1. The script has one door: `find_extras` imports `command_line`, and nothing else of this folder.
+2. A module says `import fashion_mnist_cnn as program`, then `program.load_model(...)`: one sees at
+   every call what is the script's, and a test or an edit that replaces it is seen here. Modules
+   import each other downwards only.
+3. What is read is what runs: `program.run` is the run. This folder makes its arguments, and the
+   hooks of its `Callback` add to it; they replace nothing.
+4. What a user can fix is a `program.UserError`, in one line. A bug keeps its traceback.
 """
 
 import time
 from pathlib import Path
-
-
-class FileError(OSError):
-    """Something about a file that the user can fix; the message says it in one line."""
 
 
 def set_aside(path: Path) -> Path:

@@ -1,52 +1,51 @@
 """What the networks see, and what they do not: shifted images, feature maps, dead channels.
 
-In all functions images are uint8 (N, C, H, W) on the network's device, and predict_logits(network,
-images, batch_size) returns the logits (N, classes).
+In all functions images are uint8 (N, C, H, W) on the network's device.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+import fashion_mnist_cnn as program
 
-Predict = Callable[..., Tensor]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Evidence(TypedDict):
+    """What results.json says under this name."""
+
+    images: int  # how many test images were shifted
+    shift_accuracy: dict[str, list[float]]  # of each network, on images shifted by 0, 1, ... pixels
+    dead_channels: list[list[int]]  # of each convolution of the last network
 
 
 def analyze_networks(
-    networks: Mapping[str, nn.Module],
-    shown: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    predict_logits: Predict,
-) -> dict[str, Any]:
-    """Return what results.json calls evidence.
-
-    That is the accuracy of each network on shifted images, and the dead channels of the one shown.
-    """
-    subset = slice(1000)  # every network predicts them 28 times
+    chosen: Mapping[str, program.TrainedNetwork], test_set: program.ImageSet
+) -> Evidence:
+    """Shift the test images for every network, and find the dead channels of the last one."""
+    shifted = test_set.subset(slice(1000))  # every network predicts them 28 times
     shift_accuracy = {}
-    for name, network in networks.items():
-        shift_accuracy[name] = measure_shifts(
-            network, images[subset], labels[subset], predict_logits
-        )
+    for name, result in chosen.items():
+        shift_accuracy[name] = measure_shifts(result.network, shifted.images, shifted.labels)
+    last = list(chosen.values())[-1]
     return {
-        "images": len(images[subset]),
+        "images": len(shifted),
         "shift_accuracy": shift_accuracy,
-        "dead_channels": find_dead_channels(shown, images, predict_logits),
+        "dead_channels": find_dead_channels(last.network, test_set.images),
     }
 
 
 def measure_shifts(
-    network: nn.Module, images: Tensor, labels: Tensor, predict_logits: Predict, max_shift: int = 6
+    network: nn.Module, images: Tensor, labels: Tensor, max_shift: int = 6
 ) -> list[float]:
     """Return the accuracy on images shifted by 0, 1, ... max_shift pixels, mean of 4 directions."""
     accuracies = []
@@ -54,16 +53,19 @@ def measure_shifts(
         correct = 0
         directions = (pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)
         for down, right in directions:
-            shifted = F.pad(images, (right, -right, down, -down))
-            predictions = predict_logits(network, shifted).argmax(dim=1)
+            predictions = predict_shifted(network, images, down, right)
             correct += int((predictions == labels).sum())
         accuracies.append(correct / (len(directions) * len(images)))
     return accuracies
 
 
-def compute_feature_maps(
-    network: nn.Module, images: Tensor, predict_logits: Predict
-) -> list[Tensor]:
+def predict_shifted(network: nn.Module, images: Tensor, down: int, right: int) -> Tensor:
+    """Return the labels predicted for images shifted by so many pixels, black coming in: (N,)."""
+    shifted = F.pad(images, (right, -right, down, -down))
+    return program.predict_logits(network, shifted).argmax(dim=1)
+
+
+def compute_feature_maps(network: nn.Module, images: Tensor) -> list[Tensor]:
     """Return the activations of each ReLU after a convolution, float32 (N, channels, h, w)."""
     activations: list[Tensor] = []
     hooks = []
@@ -74,58 +76,70 @@ def compute_feature_maps(
                 lambda _relu, _inputs, output: activations.append(output[: len(images)])
             )
             hooks.append(hook)
-    predict_logits(network, images, batch_size=len(images))
+    program.predict_logits(network, images, batch_size=len(images))
     for hook in hooks:
         hook.remove()
     return [feature_maps for feature_maps in activations if feature_maps.dim() == 4]
 
 
-def find_dead_channels(
-    network: nn.Module, images: Tensor, predict_logits: Predict
-) -> list[list[int]]:
+def find_dead_channels(network: nn.Module, images: Tensor) -> list[list[int]]:
     """Return, for each convolution, the channels whose ReLU is zero on all the images."""
     dead: dict[int, Tensor] = {}
     for batch in images.split(100):
-        for layer, feature_maps in enumerate(compute_feature_maps(network, batch, predict_logits)):
+        for layer, feature_maps in enumerate(compute_feature_maps(network, batch)):
             is_zero = feature_maps.amax(dim=(0, 2, 3)) == 0
             dead[layer] = is_zero & dead.get(layer, is_zero)
     return [channels.nonzero().flatten().tolist() for channels in dead.values()]
 
 
-def draw_shifts(
-    axes: Axes, shift_accuracy: Mapping[str, Sequence[float]], colors: Sequence[str]
-) -> None:
+# ---- Figures -------------------------------------------------------------------------------------
+def draw_figures(
+    evidence: Evidence, chosen: Mapping[str, program.TrainedNetwork], dataset: program.Dataset
+) -> dict[str, bytes]:
+    """Return the figures as PNG files under their names; feature maps are the last network's."""
+    title = f"{evidence['images']:,} test images, shifted in four directions"
+    last = list(chosen.values())[-1]
+    with program.figure_style(dataset):
+        figures = {"shift_robustness.png": plot_shifts(evidence["shift_accuracy"], title)}
+        if evidence["dead_channels"]:  # it has convolutions
+            figures["feature_maps.png"] = plot_feature_maps(
+                last.network, dataset.test_set.subset(slice(3)), evidence["dead_channels"]
+            )
+        return {name: program.render(figure) for name, figure in figures.items()}
+
+
+def plot_shifts(shift_accuracy: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Draw one line per network: its accuracy on images shifted by 0, 1, 2, ... pixels."""
-    for color, (name, accuracies) in zip(colors, shift_accuracy.items(), strict=False):
+    figure, (axes,) = program.new_figure(title, (8, 4))
+    for color, (name, accuracies) in zip(program.COLORS, shift_accuracy.items(), strict=False):
         axes.plot(accuracies, color=color, marker="o", label=name)
     axes.set(xlabel="shift (pixels)", ylabel="test accuracy", ylim=(0, 1))
     axes.set_yticks(torch.arange(0, 1.05, 0.1).tolist())
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False)
+    return figure
 
 
-def draw_feature_maps(
-    grid: Sequence[Axes],
-    network: nn.Module,
-    images: Tensor,
-    names: Sequence[str],
-    dead_channels: Sequence[Sequence[int]],
-    predict_logits: Predict,
-    show_image: Callable[..., None],
-) -> None:
+def plot_feature_maps(
+    network: nn.Module, image_set: program.ImageSet, dead_channels: Sequence[Sequence[int]]
+) -> Figure:
     """Draw each image and its activations in up to ten channels of each convolution, after ReLU.
 
     One column per layer, as in CNN Explainer (Wang et al. 2020, arXiv:2004.15004), and one scale;
-    above it stands how many of all channels are dead. names are those of the images' classes;
-    show_image(axes, image, title, largest) shows an image or the activations of a channel.
+    above it stands how many of all channels are dead.
     """
-    layers = compute_feature_maps(network, images, predict_logits)
+    columns = (1 + len(dead_channels)) * len(image_set)
+    title = "Activations after each convolution; dark: zero, bright: the largest shown of the layer"
+    figure, grid = program.new_figure(title, (max(8, 0.7 * columns), 7.4), columns=columns)
+    layers = compute_feature_maps(network, image_set.images)
     remaining = iter(grid)
-    for index, image in enumerate(images):
-        show_image(next(remaining), image.permute(1, 2, 0), f"{names[index]}\ninput")
+    for index, label in enumerate(image_set.labels.tolist()):
+        image = image_set.images[index].permute(1, 2, 0)
+        program.show_image(next(remaining), image, f"{image_set.class_names[label]}\ninput")
         for number, dead in enumerate(dead_channels):
             channels = layers[number][:, :10]
             text = f"conv {number + 1}\n{len(dead)} dead" if dead else f"conv {number + 1}"
             column = make_grid(channels[index].unsqueeze(1), nrow=1, pad_value=math.nan)
-            show_image(next(remaining), column[0], text, channels.max().item())
+            program.show_image(next(remaining), column[0], text, channels.max().item())
+    return figure

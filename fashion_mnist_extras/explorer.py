@@ -9,30 +9,30 @@ import base64
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+import fashion_mnist_cnn as program
+from fashion_mnist_extras.analysis import Evidence, predict_shifted
+
 PAGE = Path(__file__).with_name("explorer.html")
-Predict = Callable[..., Tensor]  # of a network and uint8 images (N, C, H, W): logits (N, classes)
+# The page has few megabytes, so that a browser opens it at once.
+MOST_WEIGHTS = 1_200_000  # of all networks at all moments of their training
+MOST_PIXELS = 1_000_000  # of all images
+MOST_MACS = 60_000_000_000  # to predict shifted images here: a few seconds
 
 
-@dataclass(frozen=True)
-class Explored:
-    """A trained network."""
+class Snapshot(TypedDict):
+    """A network at a moment of its training: each row of weights as int8 and a float32 scale."""
 
-    network: nn.Module
-    test_logits: Tensor  # float32 (N, classes), on the CPU
-    confusion_matrix: Tensor  # int64 (classes, classes); row: true class, column: predicted class
-    macs: int  # multiply-accumulates for one image
-    snapshots: Sequence[Mapping[str, Any]]  # see add_snapshot
-    shift_accuracy: Sequence[float]  # on test images shifted by 0, 1, ... pixels
-    shifted_images: int  # how many of them
+    epoch: float
+    accuracy: float
+    weights: Tensor
+    scales: Tensor
 
 
 def is_computed_by_page(network: nn.Module) -> bool:
@@ -40,9 +40,9 @@ def is_computed_by_page(network: nn.Module) -> bool:
 
 
 def add_snapshot(
-    snapshots: list[dict[str, Any]], network: nn.Module, epoch: float, accuracy: float
+    snapshots: list[Snapshot], network: nn.Module, epoch: float, accuracy: float
 ) -> None:
-    """Add the weights, as int8 and a scale for each row of them, if the page shows the network."""
+    """Add a snapshot of the network, if the page computes it."""
     if not is_computed_by_page(network):
         return
     weights = []
@@ -52,7 +52,7 @@ def add_snapshot(
         scale = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
         weights.append((rows / scale).round().char().flatten())
         scales.append(scale.flatten())
-    snapshot = {
+    snapshot: Snapshot = {
         "epoch": epoch,
         "accuracy": accuracy,
         "weights": torch.cat(weights).cpu(),
@@ -62,7 +62,7 @@ def add_snapshot(
     drop_snapshots(snapshots, most=16)
 
 
-def drop_snapshots(snapshots: list[Any], most: int) -> None:
+def drop_snapshots(snapshots: list[Snapshot], most: int) -> None:
     """Drop those with the nearest neighbours, so that more are left of the beginning."""
     while len(snapshots) > most:
         gaps = []  # the ratio of the epochs after and before each
@@ -72,95 +72,106 @@ def drop_snapshots(snapshots: list[Any], most: int) -> None:
 
 
 def build_page(
-    trained: Mapping[str, Explored],
-    dataset: str,
-    class_names: Sequence[str],
-    images: Tensor,
-    labels: Tensor,
-    predict_logits: Predict,
+    chosen: Mapping[str, program.TrainedNetwork],
+    dataset: program.Dataset,
+    snapshots: Mapping[nn.Module, Sequence[Snapshot]],
+    evidence: Evidence,
 ) -> dict[str, bytes]:
-    """Return the page and its data under the names of their files.
-
-    images are the test images, uint8 (N, C, H, W), on the networks' device, labels int64 (N,).
-    """
-    labels = labels.cpu()
-    explored = {name: each for name, each in trained.items() if is_computed_by_page(each.network)}
-    # A page of few megabytes, which a browser opens at once: so much of weights and of images.
-    weights = 0
-    for each in explored.values():
-        weights += sum(parameter.numel() for parameter in each.network.parameters())
-    most_moments = max(3, min(16, 1_200_000 // max(1, weights)))
-    most_images = max(10, min(220, 1_000_000 // images[0].numel()))
-    typical = choose_typical(trained, labels)[:most_images]
-    mistakes = choose_mistakes(explored, labels, most_images - len(typical))
+    """Return the page and its data under the names of their files."""
+    test_set = dataset.test_set
+    computed = {}  # by the page
+    for name, result in chosen.items():
+        if is_computed_by_page(result.network):
+            computed[name] = result
+    moments = choose_snapshots(computed, snapshots)
+    most_images = max(10, min(220, MOST_PIXELS // test_set.images[0].numel()))
+    typical = choose_typical(chosen.values())[:most_images]
+    mistakes = choose_mistakes(computed.values(), most_images - len(typical))
     sample = torch.tensor(typical + mistakes)
-    sample_images = images[sample.to(images.device)]
-    step = max(1, round(images.shape[2] / 28))
-    epochs = find_common_epochs(explored.values())
+    shown = test_set.to("cpu").subset(sample)
+    step = max(1, round(shown.images.shape[2] / 28))  # of the shifts, in pixels
     data: dict[str, Any] = {
-        "dataset": dataset,
-        "classes": class_names,
-        "shape": images.shape[1:],
-        "labels": labels[sample].tolist(),
-        "images": encode(sample_images),
+        "dataset": dataset.name,
+        "classes": test_set.class_names,
+        "shape": shown.images.shape[1:],
+        "labels": shown.labels.tolist(),
+        "images": encode(shown.images),
         "typical": len(typical),
         "shiftStep": step,
         "networks": {},
         "others": {},
     }
-    for name, each in trained.items():
-        if name in explored:
-            predictions = each.test_logits.argmax(dim=1)[sample]
-            data["networks"][name] = describe_training(each, epochs, most_moments)
-            data["networks"][name]["confusion"] = each.confusion_matrix.tolist()
-            data["networks"][name]["predictions"] = predictions.tolist()
-            data["networks"][name]["shiftAccuracy"] = list(each.shift_accuracy)
-            data["networks"][name]["shiftedImages"] = each.shifted_images
-            # For the page to see whether it computes what this network does.
-            data["networks"][name]["logits"] = each.test_logits[typical[:10]].tolist()
+    for name, result in chosen.items():
+        if name in computed:
+            data["networks"][name] = {
+                **describe_training(result.network, moments[name]),
+                "confusion": result.metrics.confusion_matrix.tolist(),
+                "predictions": result.test_logits.argmax(dim=1)[sample].tolist(),
+                "shiftAccuracy": evidence["shift_accuracy"][name],
+                "shiftedImages": evidence["images"],
+                # For the page to see whether it computes what this network does.
+                "logits": result.test_logits[typical[:10]].tolist(),
+            }
         else:
-            affordable = 60_000_000_000 // (
-                225 * each.macs
-            )  # in a few seconds, at each of 225 shifts
-            count = max(1, min(10, len(typical), affordable))
-            shifted = predict_shifted(each.network, sample_images[:count], step, predict_logits)
-            data["others"][name] = shifted
+            images = test_set.images[typical]
+            data["others"][name] = predict_all_shifts(result.network, images, step)
     script = f"window.explorerData = {json.dumps(data)};\n"
     return {"explorer_data.js": script.encode(), PAGE.name: PAGE.read_bytes()}
 
 
-def find_common_epochs(explored: Iterable[Explored]) -> set[float]:
-    """Return when all networks were evaluated: large ones are evaluated less often."""
-    epochs = [{snapshot["epoch"] for snapshot in each.snapshots} for each in explored]
-    return set.intersection(*epochs) if epochs else set()
+def choose_snapshots(
+    computed: Mapping[str, program.TrainedNetwork],
+    snapshots: Mapping[nn.Module, Sequence[Snapshot]],
+) -> dict[str, list[Snapshot]]:
+    """Return those of each network that the page shows: the same moments of all networks.
+
+    A large network was evaluated less often, and the more weights, the fewer moments fit.
+    """
+    epochs = []
+    weights = 0
+    for result in computed.values():
+        epochs.append({snapshot["epoch"] for snapshot in snapshots[result.network]})
+        weights += program.count_parameters(result.network)
+    most = max(3, min(16, MOST_WEIGHTS // max(1, weights)))
+    chosen = {}
+    for name, result in computed.items():
+        common = [
+            snapshot
+            for snapshot in snapshots[result.network]
+            if all(snapshot["epoch"] in others for others in epochs)
+        ]
+        drop_snapshots(common, most)
+        chosen[name] = common
+    return chosen
 
 
-def choose_typical(trained: Mapping[str, Explored], labels: Tensor) -> list[int]:
+def choose_typical(results: Iterable[program.TrainedNetwork]) -> list[int]:
     """Return, for each class, the first of the test images that most networks get right."""
-    right = torch.stack([each.test_logits.argmax(dim=1) == labels for each in trained.values()])
-    order = right.sum(dim=0).argsort(descending=True, stable=True)
+    right = []
+    for result in results:
+        labels = result.test_labels
+        right.append(result.test_logits.argmax(dim=1) == labels)
+    order = torch.stack(right).sum(dim=0).argsort(descending=True, stable=True)
     return [int(order[labels[order] == label][0]) for label in labels.unique()]
 
 
-def choose_mistakes(explored: Mapping[str, Explored], labels: Tensor, most: int) -> list[int]:
+def choose_mistakes(results: Iterable[program.TrainedNetwork], most: int) -> list[int]:
     """Return the first mistakes of each cell of each confusion matrix, up to six of each."""
     found = []
-    for each in explored.values():
+    for result in results:
         in_cell: Counter[tuple[int, int]] = Counter()
-        predictions = each.test_logits.argmax(dim=1)
-        for index in (predictions != labels).nonzero().flatten().tolist():
-            cell = (int(labels[index]), int(predictions[index]))
+        predictions = result.test_logits.argmax(dim=1)
+        for index in (predictions != result.test_labels).nonzero().flatten().tolist():
+            cell = (int(result.test_labels[index]), int(predictions[index]))
             in_cell[cell] += 1
             if in_cell[cell] <= 6:
                 found.append((in_cell[cell], index))
     return list(dict.fromkeys(index for _, index in sorted(found)))[:most]
 
 
-def describe_training(each: Explored, epochs: set[float], most_moments: int) -> dict[str, Any]:
-    """Return the weights after some of these epochs; the last ones exactly."""
-    state = each.network.state_dict()
-    snapshots = [snapshot for snapshot in each.snapshots if snapshot["epoch"] in epochs]
-    drop_snapshots(snapshots, most_moments)
+def describe_training(network: nn.Module, snapshots: Sequence[Snapshot]) -> dict[str, Any]:
+    """Return the weights at these moments; the last ones exactly."""
+    state = network.state_dict()
     return {
         "shapes": {key: tensor.shape for key, tensor in state.items()},
         "last": encode(torch.cat([tensor.flatten() for tensor in state.values()])),
@@ -171,14 +182,13 @@ def describe_training(each: Explored, epochs: set[float], most_moments: int) -> 
     }
 
 
-def predict_shifted(
-    network: nn.Module, images: Tensor, step: int, predict_logits: Predict
-) -> list[list[int]]:
-    """Return the labels predicted for uint8 images (N, C, H, W) at each of 15 x 15 shifts."""
+def predict_all_shifts(network: nn.Module, images: Tensor, step: int) -> list[list[int]]:
+    """Return the labels predicted for up to ten images at each of 15 x 15 shifts."""
+    affordable = MOST_MACS // (225 * program.count_macs(network, images[:1]))
+    images = images[: max(1, min(10, affordable))]
     predictions = []
     for down, right in itertools.product(range(-7 * step, 8 * step, step), repeat=2):
-        shifted = F.pad(images, (right, -right, down, -down))
-        predictions.append(predict_logits(network, shifted).argmax(dim=1).tolist())
+        predictions.append(predict_shifted(network, images, down, right).tolist())
     return predictions
 
 

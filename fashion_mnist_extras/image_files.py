@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, ImageFilter, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from fashion_mnist_extras import FileError
+import fashion_mnist_cnn as program
 
 # What Pillow raises for files that are no image, or only the beginning of one.
 UNREADABLE = (
@@ -76,13 +76,14 @@ def list_visible(folder: Path) -> list[Path]:
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[Image.Image]:
-    """Open an image file; what Pillow raises while it is read becomes a FileError."""
+    """Open an image file; what Pillow raises while it is read becomes a UserError."""
     image_suffixes()  # registers a reader of HEIC
     try:
         with Image.open(path) as file:
             yield file
     except UNREADABLE as error:
-        raise FileError(f"{path} cannot be read as an image: {error}{explain(path)}") from error
+        reason = f"{error}{explain(path)}"
+        raise program.UserError(f"{path} cannot be read as an image: {reason}") from error
 
 
 def explain(path: str | Path) -> str:
@@ -104,13 +105,13 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Return an image's mode and size, and nothing else of its file. Raises FileError."""
+    """Return an image's mode and size, and nothing else of its file. Raises UserError."""
     with reading(path) as file:
         return Header(file.mode, file.size)
 
 
 def read_largest(path: Path) -> float:
-    """Return the largest finite value in an image of more than 8 bits. Raises FileError."""
+    """Return the largest finite value in an image of more than 8 bits. Raises UserError."""
     with reading(path) as file:
         values = pil_to_tensor(to_float_mode(file))
         return values.nan_to_num(0, 0, 0).max().item()
@@ -124,7 +125,7 @@ def to_float_mode(image: Image.Image) -> Image.Image:
 def read_image(path: str | Path, mode: str, white_value: float = 65535) -> Image.Image:
     """Return an image in mode L or RGB, rotated by EXIF, visible where transparent.
 
-    white_value is that of a file of more than 8 bits. Raises FileError.
+    white_value is that of a file of more than 8 bits. Raises UserError.
     """
     with reading(path) as file:
         image = ImageOps.exif_transpose(file)  # cameras store the orientation beside the pixels

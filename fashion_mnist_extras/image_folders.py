@@ -7,18 +7,17 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fashion_mnist_extras import FileError
+import fashion_mnist_cnn as program
 from fashion_mnist_extras.augmentation import Augmentation
 from fashion_mnist_extras.image_files import (
     Header,
@@ -33,7 +32,6 @@ from fashion_mnist_extras.image_files import (
 
 T = TypeVar("T")
 Files = dict[str, list[Path]]  # of each class, in the order of their names
-Report = Callable[[str], None]  # prints a line for the user
 SPLITS = {
     "train": {"train", "training", "trn", "trainval"},
     "test": {"test", "testing", "tst", "holdout"},
@@ -54,41 +52,18 @@ NO_CLASSES = {
 LAYOUTS = "DIR/<class>/, or DIR/train/<class>/ with DIR/test/<class>/ or DIR/validation/<class>/"
 
 
-@dataclass(frozen=True)
-class ImageFolder:
-    """The images in a folder, on the CPU."""
-
-    train_images: Tensor  # uint8 (N, C, H, W); C is 1 if all images are grey, else 3
-    train_labels: Tensor  # int64 (N,), each an index into class_names
-    test_images: Tensor
-    test_labels: Tensor
-    class_names: tuple[str, ...]
-    white_value: float  # of files of more than 8 bits
-    unreadable_files: int  # that were left out
-
-
-def load_image_folder(
-    folder: Path,
-    image_size: int | None,
-    seed: int,
-    report: Report,
-    report_error: Report,
-    progress_bar: Callable[[Iterable[Any], str, int], Iterable[Any]],
-    processors: set[int] | None,
-) -> ImageFolder:
-    """Return the training images and the test images of a folder.
+def load_image_folder(folder: Path, image_size: int | None, seed: int) -> program.Dataset:
+    """Return the training images and the test images of a folder, on the CPU.
 
     For its layouts see find_splits; without a test folder one image in five of each class, chosen
     by seed, is for testing. The images get a side of image_size pixels; None is 28 if all are
-    28 x 28, else 64. A few unreadable files are left out. They are read by a thread for each
-    processor; processors are those that threads may run on, None for all. Raises FileError, naming
-    the file or folder, for what is missing or not understood.
+    28 x 28, else 64. They have one channel if all are grey, else three. A few unreadable files are
+    left out. Raises UserError, naming the file or folder, for what is missing or not understood.
     """
     generator = torch.Generator().manual_seed(seed)
-    train_files, test_files = split_files(folder, generator, report)
+    train_files, test_files = split_files(folder, generator)
     paths = [*itertools.chain(*train_files.values(), *test_files.values())]
-    map_paths = partial(map_files, progress_bar=progress_bar, processors=processors)
-    images, white_value = read_images(paths, image_size, map_paths, report, report_error)
+    images, white_value = read_images(paths, image_size)
 
     labels = torch.cat([label_files(train_files), label_files(test_files)])
     is_train = torch.arange(len(paths)) < sum(len(files) for files in train_files.values())
@@ -102,30 +77,52 @@ def load_image_folder(
     for part in (labels[is_train], labels[~is_train]):
         counts = part.bincount(minlength=len(class_names)).tolist()
         if 0 in counts:
-            raise FileError(f"{folder}: no file of {class_names[counts.index(0)]} can be read")
+            name = class_names[counts.index(0)]
+            raise program.UserError(f"{folder}: no file of {name} can be read")
     # Shuffled, since the first ones serve as a sample.
     test_order = torch.randperm(int((~is_train).sum()), generator=generator)
-    train_images, test_images = pixels[is_train], pixels[~is_train][test_order]
-    copies = measure_copies(train_images, test_images)
+    train_set = program.ImageSet(pixels[is_train], labels[is_train], class_names)
+    test_set = program.ImageSet(pixels[~is_train], labels[~is_train], class_names)
+    test_set = test_set.subset(test_order)
+    copies = measure_copies(train_set.images, test_set.images)
     if copies > 0.25:
-        report_error(
+        program.print_error(
             f"{copies:.0%} of the test images are nearly the same as a training image: copies, or "
             "frames of one film, belong on one side, or the test says nothing of new images"
         )
-    return ImageFolder(
-        train_images=train_images,
-        train_labels=labels[is_train],
-        test_images=test_images,
-        test_labels=labels[~is_train][test_order],
-        class_names=class_names,
-        white_value=white_value,
+    subfolder = name_subfolder(folder)
+    return program.Dataset(
+        name=printable(subfolder),
+        train_set=train_set,
+        test_set=test_set,
+        subfolder=subfolder,
         unreadable_files=len(images) - len(pixels),
+        notes={"white_value": white_value},
+        # Names of classes and folders are text, in any alphabet, even with two dollar signs.
+        figure_settings={"text.parse_math": False, "font.family": find_fonts()},
     )
 
 
+def name_subfolder(folder: str | Path) -> str:
+    """Return the name of the folders for what is trained on the images in folder."""
+    return Path(os.path.realpath(folder)).name or "root"
+
+
+# Fonts of Linux, Windows and macOS for other alphabets and emoji.
+FONTS = ("Noto Sans CJK JP", "Noto Emoji", "Yu Gothic", "Segoe UI Emoji", "Hiragino Sans")
+
+
+def find_fonts() -> list[str]:
+    """Return the installed fonts of FONTS after matplotlib's own, which lacks their characters."""
+    from matplotlib.font_manager import get_font_names
+
+    installed = set(get_font_names())
+    return ["DejaVu Sans", *(name for name in FONTS if name in installed)]
+
+
 def recommend_recipe(
-    shape: tuple[int, ...], batch_size: int | None, mirror: bool | None
-) -> dict[str, Any]:
+    shape: Sequence[int], batch_size: int | None, mirror: bool | None
+) -> program.Recipe:
     """Return how networks are best trained on images of this shape: (N, C, H, W).
 
     Chosen on held-out photographs of clothes. What is given instead of None is kept.
@@ -143,49 +140,37 @@ def recommend_recipe(
         color=0.2,
         padding="reflection",
     )
-    return {
-        "networks": ("tinyvgg", "resnet"),
-        "epochs": max(1, round(steps / steps_per_epoch)),
-        "batch_size": batch_size,
-        "learning_rate_scale": min(1.0, batch_size / 128),
-        "augment": augment,
-        "is_mirrored": augment.mirror,
-    }
-
-
-def describe_recipe(shape: tuple[int, ...], recipe: Mapping[str, Any]) -> str:
-    """Return in a line how networks are trained on images of this shape: (N, C, H, W)."""
-    changed = "not changed"
-    if recipe["augment"]:
-        mirrored = "mirrored too" if recipe["is_mirrored"] else "not mirrored"
-        changed = f"changed at random, {mirrored}"
-    sides = " x ".join(str(side) for side in shape[1:])
-    steps = math.ceil(shape[0] / recipe["batch_size"])
-    training = f"{recipe['epochs']} epochs of {steps} steps of {recipe['batch_size']} images"
-    return f"images of {sides}, {changed}; {' and '.join(recipe['networks'])}: {training}"
+    return program.Recipe(
+        networks=("tinyvgg", "resnet"),
+        epochs=max(1, round(steps / steps_per_epoch)),
+        batch_size=batch_size,
+        learning_rate_scale=min(1.0, batch_size / 128),
+        augment=augment,
+        is_mirrored=augment.mirror,
+    )
 
 
 # ---- List the files ------------------------------------------------------------------------------
-def split_files(folder: Path, generator: torch.Generator, report: Report) -> tuple[Files, Files]:
-    """Return the files to train on and those to test on, of the same classes. Raises FileError."""
-    train_folder, test_folder = find_splits(folder, report)
-    train_files = find_images(train_folder, set(), report)
+def split_files(folder: Path, generator: torch.Generator) -> tuple[Files, Files]:
+    """Return the files to train on and those to test on, of the same classes. Raises UserError."""
+    train_folder, test_folder = find_splits(folder)
+    train_files = find_images(train_folder, set())
     if not test_folder:
         return hold_out(train_files, generator)
     # Of a file that both link to, or one to the other, nothing would be learned by testing on it.
     trained_on = {path.resolve() for path in itertools.chain(*train_files.values())}
-    test_files = find_images(test_folder, trained_on, report)
+    test_files = find_images(test_folder, trained_on)
     if different := sorted(train_files.keys() ^ test_files.keys()):
         names = f"{train_folder.name} and {test_folder.name}"
         only = f"only one of {names} has {', '.join(different)}"
-        raise FileError(f"{folder}: {only}{suggest_holding_out(train_folder)}")
+        raise program.UserError(f"{folder}: {only}{suggest_holding_out(train_folder)}")
     return train_files, test_files
 
 
-def find_splits(folder: Path, report: Report) -> tuple[Path, Path | None]:
+def find_splits(folder: Path) -> tuple[Path, Path | None]:
     """Return the folders to train and to test on, each with a folder per class; None: hold out.
 
-    A split holds at least two class folders and is called as name_split says. Raises FileError if
+    A split holds at least two class folders and is called as name_split says. Raises UserError if
     that is ambiguous, or if what look like classes are splits, or hold them.
     """
     root = unwrap(folder)
@@ -198,7 +183,7 @@ def find_splits(folder: Path, report: Report) -> tuple[Path, Path | None]:
         splits.setdefault(kind, []).append(inner)
     if splits.keys() == {"class"}:
         refuse_splits_as_classes(root)
-        report_parts(class_folders(root), report)
+        report_parts(class_folders(root))
         return root, None
     unused = splits.pop("class")
     if "test" in splits:
@@ -209,9 +194,9 @@ def find_splits(folder: Path, report: Report) -> tuple[Path, Path | None]:
         hint = ""
         if len(splits.get("train", [])) == 1 and not tested_on:
             hint = suggest_holding_out(splits["train"][0])
-        raise FileError(f"{folder} is not laid out as {LAYOUTS}{hint}")
+        raise program.UserError(f"{folder} is not laid out as {LAYOUTS}{hint}")
     for path in unused:
-        report(f"not used: {path}")
+        print(f"not used: {path}")
     refuse_splits_as_classes(splits["train"][0])
     return splits["train"][0], tested_on[0]
 
@@ -236,30 +221,32 @@ def split_words(name: str) -> list[str]:
 
 
 def refuse_splits_as_classes(root: Path) -> None:
-    """Raise FileError if classes are called as splits are, or one of them holds splits."""
+    """Raise UserError if classes are called as splits are, or one of them holds splits."""
     classes = class_folders(root)
     kinds = [name_split(path) for path in classes]
     known = set().union(*SPLITS.values())
     words = {word for path in classes for word in split_words(path.name) or ["?"]}
     if ("train" in kinds and len(set(kinds) - {"class"}) > 1) or (words and words <= known):
         names = " and ".join(path.name for path in classes)
-        raise FileError(
+        raise program.UserError(
             f"{root} has no class but {names}: a class is a folder, as in {LAYOUTS}; images that "
             "are named by their class go into a folder of that name"
         )
     for path in classes:
         inside = {name_split(inner) for inner in class_folders(path)}
         if "train" in inside and inside & {"test", "validation"}:
-            raise FileError(f"{path} is split itself, which is not understood: use {LAYOUTS}")
+            raise program.UserError(
+                f"{path} is split itself, which is not understood: use {LAYOUTS}"
+            )
 
 
 def refuse_names(folder: Path, names: Iterable[str]) -> None:
-    """Raise FileError if names are not those of classes, or differ by what nobody sees."""
+    """Raise UserError if names are not those of classes, or differ by what nobody sees."""
     lowered = [name.lower() for name in names]
     if len(lowered) < 2:
-        raise FileError(f"{folder} must have at least two folders of images, one per class")
+        raise program.UserError(f"{folder} must have at least two folders of images, one per class")
     if set(lowered) <= NO_CLASSES:
-        raise FileError(
+        raise program.UserError(
             f"{folder}: {' and '.join(sorted(names))} are no classes; a class is a folder, as in "
             f"{LAYOUTS}"
         )
@@ -270,11 +257,13 @@ def refuse_names(folder: Path, names: Iterable[str]) -> None:
             same = same.casefold()
         if same in seen:
             both = f"{seen[same]!r} and {name!r}"
-            raise FileError(f"{folder}: {both} are one name but for case or spaces; use one folder")
+            raise program.UserError(
+                f"{folder}: {both} are one name but for case or spaces; use one folder"
+            )
         seen[same] = name
 
 
-def report_parts(classes: Sequence[Path], report: Report) -> None:
+def report_parts(classes: Sequence[Path]) -> None:
     """Say it if several classes hold folders of the same names: those may be the classes."""
     by_inside: dict[tuple[str, ...], list[str]] = {}
     for path in classes:
@@ -283,7 +272,7 @@ def report_parts(classes: Sequence[Path], report: Report) -> None:
     for inside, names in by_inside.items():
         if len(inside) > 1 and len(names) > 1:
             holders, held = " and ".join(names[:5]), ", ".join(inside[:5])
-            report(f"{holders} each hold {held}: each is taken as one class")
+            print(f"{holders} each hold {held}: each is taken as one class")
 
 
 def suggest_holding_out(train_folder: Path) -> str:
@@ -300,7 +289,7 @@ def unwrap(folder: Path) -> Path:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Return the folders in folder but hidden ones and links in a circle. Raises FileError."""
+    """Return the folders in folder but hidden ones and links in a circle. Raises UserError."""
     real = Path(os.path.realpath(folder))  # also of a link to itself
     folders = []
     try:
@@ -309,12 +298,12 @@ def class_folders(folder: Path) -> list[Path]:
             if is_visible and not real.is_relative_to(path.resolve()):
                 folders.append(path)
     except OSError as error:
-        raise FileError(f"{folder} cannot be read: {error.strerror}") from error
+        raise program.UserError(f"{folder} cannot be read: {error.strerror}") from error
     return folders
 
 
-def find_images(folder: Path, excluded: set[Path], report: Report) -> Files:
-    """Return the image files of each class, which is a folder in folder. Raises FileError.
+def find_images(folder: Path, excluded: set[Path]) -> Files:
+    """Return the image files of each class, which is a folder in folder. Raises UserError.
 
     Links to class folders and files are followed, but each file is taken once, and none of those
     that are excluded: otherwise one image could be both trained and tested on.
@@ -339,10 +328,10 @@ def find_images(folder: Path, excluded: set[Path], report: Report) -> Files:
         shown = ", ".join(unused[:5])
         if len(unused) > 5:
             shown += ", ..."
-        report(f"{len(unused)} skipped, not images of a class, or again: {shown}")
+        print(f"{len(unused)} skipped, not images of a class, or again: {shown}")
     if empty := [name for name in files if not files[name]]:
         hints = [hint for hint in map(explain, unused) if hint]
-        raise FileError(f"{folder} has no image in {', '.join(empty)}{''.join(hints[:1])}")
+        raise program.UserError(f"{folder} has no image in {', '.join(empty)}{''.join(hints[:1])}")
     return files
 
 
@@ -352,7 +341,9 @@ def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
     test_files = {}
     for name, paths in files.items():
         if len(paths) < 2:
-            raise FileError(f"{paths[0].parent} has one image; a class needs one to test on too")
+            raise program.UserError(
+                f"{paths[0].parent} has one image; a class needs one to test on too"
+            )
         shuffled = [paths[i] for i in torch.randperm(len(paths), generator=generator)]
         count = max(1, round(len(paths) / 5))
         test_files[name] = shuffled[:count]
@@ -401,58 +392,48 @@ def printable(name: str) -> str:
 
 
 # ---- Read them -----------------------------------------------------------------------------------
-def read_images(
-    paths: list[Path],
-    image_size: int | None,
-    map_paths: Callable[[Callable[[Path], Any], list[Path]], list[Any]],
-    report: Report,
-    report_error: Report,
-) -> tuple[list[Tensor | None], float]:
+def read_images(paths: list[Path], image_size: int | None) -> tuple[list[Tensor | None], float]:
     """Return each image, uint8 (3, image_size, image_size), or None, and the value of white.
 
-    That is one for all files of more than 8 bits. Raises FileError if more than ten files and more
+    That is one for all files of more than 8 bits. Raises UserError if more than ten files and more
     than one in a hundred are unreadable, or all.
     """
-    headers = map_paths(read_header, paths)
+    headers = map_files(read_header, paths)
     sizes = {header.size for header in headers if isinstance(header, Header)}
     image_size = image_size or (28 if sizes == {(28, 28)} else 64)
     is_deep = [isinstance(header, Header) and header.mode[0] in "IF" for header in headers]
-    largest = map_paths(read_largest, list(itertools.compress(paths, is_deep)))
-    white_value = find_white([value for value in largest if isinstance(value, float)], report)
+    largest = map_files(read_largest, list(itertools.compress(paths, is_deep)))
+    white_value = find_white([value for value in largest if isinstance(value, float)])
     read = partial(read_square, mode="RGB", image_size=image_size, white_value=white_value)
-    results = map_paths(read, paths)
-    errors = [result for result in results if isinstance(result, FileError)]
+    results = map_files(read, paths)
+    errors = [result for result in results if isinstance(result, program.UserError)]
     for error in errors[:10]:
-        report_error(f"left out: {error}")
+        program.print_error(f"left out: {error}")
     if len(errors) > max(10, len(paths) / 100) or len(errors) == len(paths):
-        raise FileError(f"{len(errors)} of {len(paths)} files cannot be read as images")
+        raise program.UserError(f"{len(errors)} of {len(paths)} files cannot be read as images")
     return [result if isinstance(result, Tensor) else None for result in results], white_value
 
 
-def map_files(
-    function: Callable[[Path], T],
-    paths: list[Path],
-    progress_bar: Callable[[Iterable[Any], str, int], Iterable[Any]],
-    processors: set[int] | None,
-) -> list[T | FileError]:
+def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T | program.UserError]:
     """Return function of each path, or its error, by one thread per processor."""
 
-    def attempt(path: Path) -> T | FileError:
+    def attempt(path: Path) -> T | program.UserError:
         try:
             return function(path)
-        except FileError as error:
+        except program.UserError as error:
             return error
 
     def leave_processor() -> None:
         """Let this thread run on all: it has inherited the one that OpenMP gave to main."""
-        if processors:
-            os.sched_setaffinity(0, processors)
+        if program.PROCESSORS:
+            os.sched_setaffinity(0, program.PROCESSORS)
 
     with ThreadPoolExecutor(os.cpu_count(), initializer=leave_processor) as pool:
-        return list(progress_bar(pool.map(attempt, paths), "reading images", len(paths)))
+        results = pool.map(attempt, paths)
+        return list(program.progress_bar(results, "reading images", len(paths)))
 
 
-def find_white(largest: list[float], report: Report) -> float:
+def find_white(largest: list[float]) -> float:
     """Return the value of white in files of more than 8 bits from the largest value in each."""
     if not largest:
         return 65535
@@ -462,5 +443,5 @@ def find_white(largest: list[float], report: Report) -> float:
             white = usual
             break
     values = f"{len(largest)} images of more than 8 bits, values up to {max(largest):g}"
-    report(f"{values}: {white:g} is white")
+    print(f"{values}: {white:g} is white")
     return white

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import glob
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms.functional import pil_to_tensor
 
-from fashion_mnist_extras import FileError, set_aside
+import fashion_mnist_cnn as program
+from fashion_mnist_extras import set_aside
 from fashion_mnist_extras.image_files import (
     is_image_name,
     list_visible,
@@ -42,34 +43,27 @@ class ModelMetadata:
     white_value: float = 65535  # of files of more than 8 bits
 
 
-def print_predictions(
-    paths: Iterable[str],
-    network: nn.Module,
-    metadata: ModelMetadata,
-    predict_logits: Callable[[nn.Module, Tensor], Tensor],
-    as_json: bool,
-    report_error: Callable[[str], None],
-) -> int:
-    """Print a line for each image; return 1 if one is unreadable, else 0.
+def predict(args: argparse.Namespace) -> int:
+    """Print a saved network's prediction for each image; return 1 if one is unreadable, else 0.
 
-    predict_logits(network, images) returns logits (N, classes) for uint8 images (N, C, H, W).
+    Raises UserError.
     """
-    device = next(network.parameters()).device
-    name = type(network).__name__
+    network, metadata = load_described(choose_model(args), args.device)
     exit_code = 0
-    for path in expand_paths(paths):
+    for path in expand_paths(args.predict):
         try:
             image, preparation = prepare_image(path, metadata)
-        except FileError as error:
-            report_error(str(error))
+        except program.UserError as error:
+            program.print_error(str(error))
             exit_code = 1
             continue
-        logits = predict_logits(network, image.unsqueeze(0).to(device))
+        logits = program.predict_logits(network, image.unsqueeze(0).to(args.device))
         probabilities, labels = logits.softmax(dim=1)[0].topk(2)
         predicted = metadata.classes[int(labels[0])]
         runner_up = metadata.classes[int(labels[1])]
         probability, runner_up_probability = probabilities.tolist()
-        if as_json:
+        name = type(network).__name__
+        if args.json:
             prediction = {
                 "image": path,
                 "class": predicted,
@@ -86,10 +80,30 @@ def print_predictions(
     return exit_code
 
 
+def choose_model(args: argparse.Namespace) -> Path:
+    """Return the network's file that --model names, or the best one saved."""
+    if args.model:
+        return program.locate(args.model)
+    folder = Path(args.models_dir)
+    return find_best_model([folder, Path(program.__file__).parent / folder])
+
+
+def load_described(path: Path, device: str) -> tuple[program.Network, ModelMetadata]:
+    """Return the network in path and its description; print what of it is assumed.
+
+    Raises UserError.
+    """
+    with warnings.catch_warnings(record=True, action="always") as assumptions:
+        network = program.load_model(path, device)
+    for assumption in assumptions:
+        program.print_error(str(assumption.message))
+    return network, read_metadata(path, network)
+
+
 def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
     """Return an image as the network takes it, uint8 (C, H, W), and how it was prepared.
 
-    Raises FileError.
+    Raises UserError.
     """
     size = metadata.image_size
     if (metadata.dataset, metadata.channels, size) != ("FashionMNIST", 1, 28):
@@ -102,7 +116,7 @@ def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
         return pil_to_tensor(image.convert("L")), "as it is"
     garment = prepare_garment(image)
     if not garment.any():
-        raise FileError(f"{path} shows nothing before its background")
+        raise program.UserError(f"{path} shows nothing before its background")
     return garment, "prepared like FashionMNIST's images"
 
 
@@ -123,21 +137,20 @@ def expand_paths(paths: Iterable[str]) -> Iterator[str]:
         yield from found.values() or [path]  # where there is none, that is reported
 
 
-def find_best_model(
-    folders: Sequence[Path], names: Sequence[str], report_error: Callable[[str], None]
-) -> Path:
-    """Return the network of the highest test accuracy in the first folder that has any of names.
+def find_best_model(folders: Sequence[Path]) -> Path:
+    """Return the network of the highest test accuracy in the first folder that has any.
 
     One without a description counts as 0; a description that cannot be read is reported.
     """
     for folder in folders:
-        saved = [folder / name for name in names if (folder / name).exists()]
+        paths = [folder / kind.model_file for kind in program.NETWORKS.values()]
+        saved = [path for path in paths if path.exists()]
         if saved:
-            return max(saved, key=partial(read_test_accuracy, report_error=report_error))
-    return folders[0] / "CNN_model.pth"  # which is reported as missing
+            return max(saved, key=read_test_accuracy)
+    return folders[0] / program.TinyVGG.model_file  # which is reported as missing
 
 
-def read_test_accuracy(path: Path, report_error: Callable[[str], None]) -> float:
+def read_test_accuracy(path: Path) -> float:
     """Return what the JSON file beside a saved network says, or 0 if it does not."""
     json_path = path.with_suffix(".json")
     try:
@@ -148,7 +161,8 @@ def read_test_accuracy(path: Path, report_error: Callable[[str], None]) -> float
     except FileNotFoundError:
         return 0.0
     except (OSError, ValueError, LookupError, TypeError) as error:
-        report_error(f"{json_path} does not say how accurate its network is: {error!r}")
+        message = f"{json_path} does not say how accurate its network is: {error!r}"
+        program.print_error(message)
         return 0.0
 
 
@@ -158,21 +172,17 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (what others have written)
 
 
 def set_aside_others(
-    folder: Path,
-    names: Sequence[str],
-    class_names: Sequence[str],
-    replaced: str,
-    content: bytes,
-    accuracy: float | None,
+    folder: Path, result: program.TrainedNetwork, dataset: program.Dataset
 ) -> list[str]:
-    """Rename networks in folder that would be lost or mixed up; return a line for each.
+    """Rename networks in folder that would be lost or mixed up with result; return a line for each.
 
-    Those are the ones of other classes among names and, if an accuracy is given, the one that
-    content replaces unless it was less accurate, or is the same. Their descriptions go with them;
-    --predict looks at neither.
+    Those are networks of other classes and, of your own images, the one that result is about to
+    replace, unless it is the same. Their descriptions go with them; --predict looks at neither.
     """
+    class_names = list(dataset.test_set.class_names)
     lines = []
-    for path in (folder / name for name in names):
+    for kind in program.NETWORKS.values():
+        path = folder / kind.model_file
         if not path.exists():
             continue
         json_path = path.with_suffix(".json")
@@ -181,75 +191,52 @@ def set_aside_others(
             description = read_json(json_path)
         if not isinstance(description, dict):
             description = {}
-        reason = ""
-        if description.get("classes", list(class_names)) != list(class_names):
+        is_replaced = path.name == result.network.model_file and dataset.subfolder
+        if description.get("classes", class_names) != class_names:
             reason = "of other classes"
-        elif path.name == replaced and accuracy is not None and path.read_bytes() != content:
-            earlier = description.get("test_accuracy")
-            if not isinstance(earlier, int | float) or not 0 <= earlier <= 1:
-                reason = "of unknown accuracy"
-            elif earlier >= accuracy:
-                reason = f"of {earlier:.2%}"
-        if reason:
-            kept = set_aside(path)
-            if json_path.exists():
-                json_path.rename(kept.with_suffix(".json"))
-            lines.append(f"{path}, {reason}, is now {kept}")
+        elif is_replaced and path.read_bytes() != program.serialize_network(result.network):
+            reason = "of an earlier run"
+        else:
+            continue
+        kept = set_aside(path)
+        if json_path.exists():
+            json_path.rename(kept.with_suffix(".json"))
+        lines.append(f"{path}, {reason}, is now {kept}")
     return lines
 
 
-def load_described(
-    path: Path,
-    load: Callable[[Path], tuple[nn.Module, Mapping[str, int]]],
-    report_error: Callable[[str], None],
-) -> tuple[nn.Module, ModelMetadata]:
-    """Return the network in path and its description; report what of it is assumed.
-
-    load returns the network and its config. Raises FileError, and what load raises.
-    """
-    with warnings.catch_warnings(record=True, action="always") as assumptions:
-        network, config = load(path)
-    for assumption in assumptions:
-        report_error(str(assumption.message))
-    return network, read_metadata(path, network, config, report_error)
-
-
-def read_metadata(
-    path: Path,
-    network: nn.Module,
-    config: Mapping[str, int],
-    report_error: Callable[[str], None],
-) -> ModelMetadata:
+def read_metadata(path: Path, network: program.Network) -> ModelMetadata:
     """Return what the JSON file beside the network's file says, or without one its weights.
 
-    config has the in_channels, image_size, hidden_units and num_classes read off the weights.
     Without a JSON file, ten classes of 1 x 28 x 28 images are taken for FashionMNIST's, which is
-    reported. Raises FileError if network and description do not agree, or if it cannot classify
+    reported. Raises UserError if network and description do not agree, or if it cannot classify
     images.
     """
     json_path = path.with_suffix(".json")
+    config = network.read_config(network.state_dict())
     if json_path.exists():
-        metadata = parse_metadata(json_path, path, network, config)
+        metadata = parse_metadata(json_path, path, network)
     else:
         metadata = ModelMetadata(
-            classes=[f"class {label}" for label in range(config["num_classes"])],
-            image_size=config["image_size"],
-            channels=config["in_channels"],
-            hidden_units=config["hidden_units"],
+            classes=[f"class {label}" for label in range(config.num_classes)],
+            image_size=config.image_size,
+            channels=config.in_channels,
+            hidden_units=config.hidden_units,
         )
         if (metadata.channels, metadata.image_size, len(metadata.classes)) == (1, 28, 10):
             metadata = replace(metadata, classes=FashionMNIST.classes, dataset="FashionMNIST")
-            report_error(f"{json_path} is missing: {path} is taken for FashionMNIST's")
+            program.print_error(f"{json_path} is missing: {path} is taken for FashionMNIST's")
     if len(metadata.classes) < 2 or metadata.channels not in (1, 3):
         reason = f"{len(metadata.classes)} classes, {metadata.channels} channels"
-        raise FileError(f"{path} cannot classify images, grey or in colour: it has {reason}")
+        raise program.UserError(
+            f"{path} cannot classify images, grey or in colour: it has {reason}"
+        )
     return metadata
 
 
-def parse_metadata(
-    json_path: Path, path: Path, network: nn.Module, config: Mapping[str, int]
-) -> ModelMetadata:
-    """Return what the JSON file says. Raises FileError unless it describes the network in path."""
+def parse_metadata(json_path: Path, path: Path, network: program.Network) -> ModelMetadata:
+    """Return what the JSON file says. Raises UserError unless it describes the network in path."""
+    hidden_units = network.read_config(network.state_dict()).hidden_units
     try:
         described = read_json(json_path)
         known = {each.name for each in fields(ModelMetadata)}
@@ -261,8 +248,9 @@ def parse_metadata(
         # Shapes alone: nothing is computed.
         shape = (1, metadata.channels, metadata.image_size, metadata.image_size)
         outputs = copy.deepcopy(network).to("meta")(torch.empty(shape, device="meta")).shape[1]
-        if (metadata.hidden_units, len(metadata.classes)) != (config["hidden_units"], outputs):
-            raise ValueError(f"it has {config['hidden_units']} hidden units, {outputs} classes")
+        if (metadata.hidden_units, len(metadata.classes)) != (hidden_units, outputs):
+            raise ValueError(f"it has {hidden_units} hidden units, {outputs} classes")
     except (OSError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: other shapes
-        raise FileError(f"{json_path} does not describe the network in {path}: {error}") from error
+        message = f"{json_path} does not describe the network in {path}: {error}"
+        raise program.UserError(message) from error
     return metadata

@@ -5,24 +5,28 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed.rendezvous import rendezvous
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-Augment = Callable[[Tensor, torch.Generator, float], Tensor]
+import fashion_mnist_cnn as program
 
 
 @contextmanager
 def join(device: str) -> Iterator[tuple[int, int]]:
-    """Join the processes; yield the number of this one, and how many they are.
+    """Join the processes; yield the rank of this one and their number: 0, 1 without torchrun.
 
     In the meantime every step of an optimizer uses the mean of all processes' gradients. The first
     process speaks for all: what the others print is dropped.
     """
+    if not distributed.is_torchelastic_launched():
+        yield 0, 1
+        return
     if device == "cuda":  # has run with one GPU only: no machine with several was at hand
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, count = next(rendezvous("env://"))
@@ -56,26 +60,44 @@ def average_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
         gradient.copy_(average.view(gradient.shape))
 
 
+def share_work(
+    recipe: program.Recipe, dataset: program.Dataset, rank: int, count: int
+) -> tuple[program.Recipe, program.Dataset]:
+    """Return this process's part of each mini-batch and of the training set."""
+    if count == 1:
+        return recipe, dataset
+    augment = recipe.augment
+    if augment:
+        augment = augment_separately(augment, recipe.epochs, rank, count)
+    batch_size = max(1, recipe.batch_size // count)
+    share = dataset.train_set.subset(choose_share(len(dataset.train_set), rank, count))
+    own_recipe = replace(recipe, batch_size=batch_size, augment=augment)
+    return own_recipe, replace(dataset, train_set=share)
+
+
 def choose_share(images: int, rank: int, count: int) -> Tensor:
     """Return the indices of this process's images, int64; all processes have equally many."""
     rounded_up = math.ceil(images / count) * count
     return torch.arange(rank, rounded_up, count) % images
 
 
-def augment_separately(augment: Augment, first_seed: int, rank: int, count: int) -> Augment:
+def augment_separately(
+    augment: program.Augment, epochs: int, rank: int, count: int
+) -> program.Augment:
     """Return augment with random numbers of this process's own.
 
-    Training seeds the generator of each epoch with its seed + 1000 * epoch, in every process.
+    In every process training makes a generator for each epoch, of the same seed. It is seeded anew
+    here, as if the processes took turns in a training of count times as many epochs.
     """
-
     current: torch.Generator | None = None
 
     def augment_share(images: Tensor, generator: torch.Generator, progress: float) -> Tensor:
         nonlocal current
         if generator is not current:  # an epoch begins
             current = generator
-            epoch, run = divmod(generator.initial_seed() - first_seed, 1000)
-            generator.manual_seed(first_seed + run + 1000 * (epoch * count + rank))
+            epoch = round(progress * epochs) + 1
+            epochs_apart = epoch * (count - 1) + rank
+            generator.manual_seed(generator.initial_seed() + 1000 * epochs_apart)
         return augment(images, generator, progress)
 
     return augment_share

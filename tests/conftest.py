@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision.datasets import FashionMNIST
 
 import fashion_mnist_cnn as program
+from fashion_mnist_extras.image_folders import load_image_folder
 
 REPOSITORY = Path(program.__file__).parent
 RAW = REPOSITORY / "data_1/FashionMNIST/raw"
@@ -104,7 +105,7 @@ def load_folder(
     folder: Path, image_size: int | None = None, seed: int = 0
 ) -> tuple[program.ImageSet, program.ImageSet]:
     """The training set and the test set of a folder of images, read as the program reads them."""
-    dataset = program.load_image_folder(folder, image_size, seed)
+    dataset = load_image_folder(folder, image_size, seed)
     return dataset.train_set, dataset.test_set
 
 
@@ -143,9 +144,7 @@ def to_bytes(content: object) -> bytes:
 # ---- Processes -----------------------------------------------------------------------------------
 Fork = Callable[..., BaseProcess]
 PRELOADED = (
-    *("conftest", "fashion_mnist_cnn", "fashion_mnist_extras.analysis"),
-    *("fashion_mnist_extras.checkpoints", "fashion_mnist_extras.explorer"),
-    *("fashion_mnist_extras.image_folders", "fashion_mnist_extras.processes"),
+    *("conftest", "fashion_mnist_cnn", "fashion_mnist_extras.command_line"),
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "mlxtend.plotting", "torchmetrics"),
     *("torch._dynamo", "torch.distributed.launcher.api"),  # the first step of an optimizer loads it
 )

@@ -19,7 +19,7 @@ OUTPUTS = {
     *("assets/learning_curves.png", "assets/mistakes.png", "assets/prediction_examples.png"),
     "assets/results.json",
 }
-STARTS = {  # how a person starts it, before the options
+STARTS = {  # how a person starts it, before the options; tests of the folder start it so too
     "python": [NAME],
     "python -P": ["-P", NAME],
     "run_path": [
@@ -108,24 +108,17 @@ run()
 """
     status, out, err = finish(begin(alone, "-c", code))
     assert (status, out.split()) == (0, ["2"] * 5), err
-    needs = "needs the folder fashion_mnist_extras beside the script (see --help)"
-    names = [f"argument {flag.split()[0]}: it" for flag in FLAGS]
-    assert err.splitlines() == [f"{NAME}: {name} {needs}" for name in [*names, "torchrun"]]
+    hint = "; more flags need the folder fashion_mnist_extras beside the script (see --help)"
+    lines = [f"{NAME}: unrecognized arguments: {flag}{hint}" for flag in FLAGS]
+    torchrun = "torchrun needs the folder fashion_mnist_extras beside the script (see --help)"
+    assert err.splitlines() == [*lines, f"{NAME}: {torchrun}"]
     assert not (alone / "unmade").exists()
 
 
-def test_each_way_of_starting_it_finds_the_folder_or_says_that_it_is_missing(
-    alone: Path, tmp_path: Path
-):
-    """Without the folder the last line is that of `python`; with it a photograph is predicted."""
-    photograph = str(REPOSITORY / "assets/test_image_as_photograph.jpg")
-    shutil.copytree(REPOSITORY / "fashion_mnist_extras", tmp_path / "fashion_mnist_extras")
-    shutil.copy(REPOSITORY / NAME, tmp_path)
-    (tmp_path / "models").symlink_to(REPOSITORY / "models")
-    for name, command in STARTS.items():
-        processes = [
-            begin(folder, *command, "--predict", photograph) for folder in (alone, tmp_path)
-        ]
-        without, beside = map(finish, processes)
-        assert without[:2] == (2, "") and without[2].count("\n") == 1, name
-        assert beside[0] == 0 and "Pullover" in beside[1], (name, beside)
+def test_its_help_and_settings_have_its_own_flags_and_no_more(alone: Path, finished):
+    status, out, err = finish(begin(alone, NAME, "--help"))
+    assert (status, err) == (0, "")
+    assert "more flags need the folder fashion_mnist_extras beside the script" in out
+    assert "--networks" in out and "--images DIR" not in out and "--resume" not in out
+    report = json.loads((alone / "assets/results.json").read_text())
+    assert report["settings"]["augment"] is False and "images" not in report["settings"]

@@ -12,7 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,8 +23,9 @@ from test_processes import QUICK, lamps, run_processes  # noqa: F401 (lamps is a
 
 import fashion_mnist_cnn as program
 from conftest import MODEL, Fork, shrink, to_bytes, wait
+from fashion_mnist_extras import checkpoints
 from fashion_mnist_extras.augmentation import Augmentation
-from fashion_mnist_extras.checkpoints import DECISIVE_SETTINGS, Checkpoint
+from fashion_mnist_extras.checkpoints import Checkpoint
 
 CHECKPOINT = "models/checkpoint.pth"
 MODELS = ("models/CNN_model.pth", "models/MLP_model.pth", "models/CNN_model.json")
@@ -64,9 +65,15 @@ class Output(io.TextIOWrapper):
         return super().write(text)
 
 
-def run_program(folder: Path, sets: bytes, arguments: tuple[str, ...], end: End) -> None:
-    """Train in folder on pickled image sets, 16 steps an epoch."""
+def run_program(
+    folder: Path, sets: bytes, arguments: tuple[str, ...], end: End, interval: float
+) -> None:
+    """Train in folder on pickled image sets, 16 steps an epoch.
+
+    interval is in seconds, from one writing of the checkpoint to the next.
+    """
     os.chdir(folder)
+    checkpoints.INTERVAL = interval
     unpickled = pickle.loads(sets)
     program.load_fashion_mnist = lambda _: unpickled
     replace, writes = os.replace, count(1)
@@ -87,7 +94,7 @@ def run_program(folder: Path, sets: bytes, arguments: tuple[str, ...], end: End)
     program.to_float = end_in_step
     output = Output(Path("output"), end)
     with redirect_stdout(output), redirect_stderr(output):
-        options = ["--epochs", "3", "--batch-size", "16", "--checkpoint-interval", "0"]
+        options = ["--epochs", "3", "--batch-size", "16"]
         code = program.main([*options, *arguments])
     sys.exit(code)
 
@@ -105,16 +112,16 @@ def begin(fork: Fork, fashion_mnist) -> Begin:
     train_set, test_set = fashion_mnist
     sets = pickle.dumps((shrink(train_set, 250), shrink(test_set, 64)))
 
-    def begin(folder: Path, *arguments: str, end: End = End(0)) -> BaseProcess:
+    def begin(folder: Path, *arguments: str, end: End = End(0), interval: float = 0) -> BaseProcess:
         folder.mkdir(exist_ok=True)
-        return fork(run_program, folder, sets, arguments, end)
+        return fork(run_program, folder, sets, arguments, end, interval)
 
     return begin
 
 
 @pytest.fixture(scope="module")
 def start(begin: Begin) -> Start:
-    return lambda folder, *arguments, end=End(0): wait(begin(folder, *arguments, end=end))
+    return lambda folder, *arguments, **options: wait(begin(folder, *arguments, **options))
 
 
 def read_table(folder: Path) -> list[str]:
@@ -215,7 +222,7 @@ MOMENTS = {  # when Ctrl-C is pressed, and how many epochs are left
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(start, undisturbed, tmp_path, moment):
     folder = tmp_path / "run"
     end, epochs_left = MOMENTS[moment]
-    assert start(folder, "--checkpoint-interval", "1000", end=end) == 130
+    assert start(folder, end=end, interval=1000) == 130
     *before, last = (folder / "output").read_text().splitlines()
     hint = f"interrupted; add --resume to go on from {CHECKPOINT}"
     assert last == f"fashion_mnist_cnn.py: {hint}"
@@ -232,8 +239,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(start, undisturbed, tm
 def test_a_second_ctrl_c_ends_the_run_at_once(start, tmp_path):
     """The first comes in the third epoch, the second while the checkpoint is written."""
     end = End(signal.SIGINT, step=2 * 16 + 1, write=1)
-    interval = ("--checkpoint-interval", "1000")
-    assert start(tmp_path, "--no-plots", *interval, end=end) == 130
+    assert start(tmp_path, "--no-plots", end=end, interval=1000) == 130
     assert (tmp_path / "output").read_text().endswith("\nfashion_mnist_cnn.py: interrupted\n")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "output"]
 
@@ -253,7 +259,7 @@ def test_a_resnet_with_augmentation_goes_on_to_the_same_bytes(start, tmp_path):
 
 
 def test_torchrun_goes_on_by_itself_when_a_process_is_killed(fork, lamps):  # noqa: F811
-    options = (*QUICK, "--checkpoint-interval", "0", "--networks", "mlp", "resnet", "--augment")
+    options = (*QUICK, "--networks", "mlp", "resnet", "--augment")
     code, _, err = run_processes(fork, lamps, 2, *options, max_restarts=1)
     assert code == 0, err
     names = ("MLP_model.pth", "ResNet_model.pth")
@@ -308,27 +314,61 @@ def interrupted(tmp_path, monkeypatch, interrupted_run, fashion_mnist, capsys) -
     return Path(CHECKPOINT)
 
 
-OTHERS = {
+OTHERS = {  # what a flag changes, by its name in the recipe
     "epochs": ("--epochs", "3"),
     "batch_size": ("--batch-size", "64"),
     "networks": ("--networks", "tinyvgg", "mlp"),
-    "augment": ("--augment",),
-    "optimizer": ("--optimizer", "sgd"),
+    "augment, is_mirrored": ("--augment",),
+    "augment": ("--augment", "--no-mirror"),
+    "optimizers": ("--optimizer", "sgd"),
     "learning_rate": ("--learning-rate", "0.01"),
     "hidden_units": ("--hidden-units", "12"),
-    "seed": ("--seed", "7"),
-    "runs": ("--runs", "2"),
+    "seeds": ("--seed", "7"),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_checkpoint_of_other_settings_is_refused(interrupted: Path, capsys, name: str):
+def test_a_checkpoint_of_another_recipe_is_refused(interrupted: Path, capsys, name: str):
     before = interrupted.read_bytes()
     assert program.main(["--epochs", "2", "--no-plots", "--resume", *OTHERS[name]]) == 1
     out, err = capsys.readouterr()
     expected = f"fashion_mnist_cnn.py: {CHECKPOINT} is of a run with other {name}\n"
     assert (out, err) == ("", expected)
     assert interrupted.read_bytes() == before
+
+
+@dataclass(frozen=True)
+class LongerRecipe(program.Recipe):
+    """A recipe with a field that somebody has added."""
+
+    dropout: float = 0.0
+
+
+def test_a_new_field_of_the_recipe_decides_too(interrupted: Path, monkeypatch, capsys):
+    monkeypatch.setattr(program, "Recipe", LongerRecipe)
+    assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 1
+    expected = f"fashion_mnist_cnn.py: {CHECKPOINT} is of a run with other dropout\n"
+    assert capsys.readouterr() == ("", expected)
+
+
+def test_all_that_decides_the_weights_is_compared(random_set):
+    augment = Augmentation(rotation=5.0)
+    recipe = program.Recipe(seeds=range(3, 5), augment=augment)
+    dataset = program.Dataset("noise", random_set, random_set)
+    conditions = checkpoints.describe_conditions(recipe, dataset, 2)
+    assert conditions["augment"] == vars(augment) and conditions["seeds"] == [3, 4]
+    assert conditions.keys() > {field.name for field in fields(program.Recipe)}
+    changed = replace(random_set, labels=random_set.labels.flip(0))
+    others = [
+        checkpoints.describe_conditions(recipe, dataset, 1),
+        checkpoints.describe_conditions(replace(recipe, seeds=range(3, 6)), dataset, 2),
+        checkpoints.describe_conditions(
+            replace(recipe, augment=replace(augment, rotation=6.0)), dataset, 2
+        ),
+        checkpoints.describe_conditions(recipe, replace(dataset, test_set=changed), 2),
+    ]
+    assert conditions not in others
+    assert conditions == checkpoints.describe_conditions(recipe, dataset, 2)
 
 
 def test_a_checkpoint_of_other_images_is_refused(interrupted, monkeypatch, capsys):
@@ -343,7 +383,7 @@ def test_a_checkpoint_of_other_images_is_refused(interrupted, monkeypatch, capsy
 
 def test_settings_that_decide_nothing_may_differ(interrupted, capsys):
     arguments = ["--epochs", "2", "--resume", "--assets-dir", "other", "--networks", "mlp"]
-    assert program.main([*arguments, "tinyvgg", "--no-plots", "--checkpoint-interval", "9"]) == 0
+    assert program.main([*arguments, "tinyvgg", "--no-plots", "--data-dir", "data_1"]) == 0
     out, err = capsys.readouterr()
     assert out.count("  epoch ") == 1 and err == ""  # of four, three were done
     assert not interrupted.exists()
@@ -400,14 +440,15 @@ def test_resume_without_a_checkpoint_is_refused(tmp_path, monkeypatch, fashion_m
     assert out == "" and "No such file" in err and CHECKPOINT in err and err.count("\n") == 1
 
 
-def test_a_checkpoint_is_not_used_unasked_nor_overwritten(interrupted: Path, capsys):
+def test_a_checkpoint_is_not_used_unasked_nor_overwritten(interrupted: Path, monkeypatch, capsys):
     content = interrupted.read_bytes()
     line = f"{CHECKPOINT} is of a run that was interrupted: --resume would go on with it"
     options = ["--epochs", "1", "--no-plots"]
     assert program.main(options) == 0  # too short for a checkpoint of its own
     assert line in capsys.readouterr().out.splitlines()
     assert interrupted.read_bytes() == content
-    assert program.main([*options, "--checkpoint-interval", "0"]) == 0
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0)
+    assert program.main(options) == 0
     out = capsys.readouterr().out
     assert line in out.splitlines() and f"{CHECKPOINT} of the run before is now" in out
     assert not interrupted.exists()  # its own is removed, the other one kept
@@ -421,17 +462,24 @@ EDITS = {  # of the script, as the exercises of the README are
 }
 
 
+def edit_script(folder: Path, monkeypatch, content: bytes) -> None:
+    """Let the program be one of this content, in folder."""
+    edited = folder / "fashion_mnist_cnn.py"
+    edited.write_bytes(content)
+    (folder / "fashion_mnist_extras").symlink_to(Path(checkpoints.__file__).parent)
+    monkeypatch.setattr(program, "__file__", str(edited))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
 @pytest.mark.parametrize("name", EDITS)
 def test_a_checkpoint_of_another_version_of_the_program_is_refused_and_not_offered(
     interrupted: Path, tmp_path, monkeypatch, capsys, name: str
 ):
     content = interrupted.read_bytes()
     before, after = EDITS[name]
-    script = Path(program.__file__).read_text()
-    assert before in script
-    edited = tmp_path / "fashion_mnist_cnn.py"
-    edited.write_text(script.replace(before, after))
-    monkeypatch.setattr(program, "__file__", str(edited))
+    script = Path(program.__file__).read_bytes()
+    assert before.encode() in script
+    edit_script(tmp_path, monkeypatch, script.replace(before.encode(), after.encode()))
     assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 1
     expected = f"fashion_mnist_cnn.py: {CHECKPOINT} is of another version of the program; run the"
     err = capsys.readouterr().err
@@ -442,10 +490,8 @@ def test_a_checkpoint_of_another_version_of_the_program_is_refused_and_not_offer
 
 
 def test_a_comment_makes_no_other_version(interrupted: Path, tmp_path, monkeypatch, capsys):
-    script = Path(program.__file__).read_text()
-    edited = tmp_path / "fashion_mnist_cnn.py"
-    edited.write_bytes((script + "# mine\n").replace("\n", "\r\n").encode())
-    monkeypatch.setattr(program, "__file__", str(edited))
+    script = Path(program.__file__).read_bytes()
+    edit_script(tmp_path, monkeypatch, (script + b"# mine\n").replace(b"\n", b"\r\n"))
     assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 0
     assert capsys.readouterr().out.count("  epoch ") == 1
 
@@ -469,36 +515,25 @@ def test_a_checkpoint_with_other_contents_is_refused_in_one_line(interrupted, ca
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_checkpoint_that_does_not_say_its_version_goes_on_as_before(interrupted, capsys):
+def test_a_checkpoint_that_does_not_say_its_version_is_of_another(interrupted, capsys):
     content = torch.load(interrupted, weights_only=True)
     del content["conditions"]["version of the program"]
     torch.save(content, interrupted)
-    assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 0
+    assert program.main(["--epochs", "2", "--no-plots", "--resume"]) == 1
     out, err = capsys.readouterr()
-    assert out.count("  epoch ") == 1 and err == ""
+    assert out == "" and f"{CHECKPOINT} is of another version of the program" in err
+    assert err.count("\n") == 1
 
 
 def test_a_checkpoint_is_written_once_in_an_interval(tmp_path, monkeypatch):
     clock, writes = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    checkpoint = Checkpoint(
-        tmp_path / "checkpoint.pth",
-        interval=60,
-        settings=dict.fromkeys(DECISIVE_SETTINGS),
-        script=Path(program.__file__),
-        class_names=["a", "b"],
-        images=[torch.zeros(2, 1, 4, 4)],
-        environment={},
-        load=program.load_safely,
-        write=lambda contents: writes.append(clock[0]),
-        report=pytest.fail,
-        report_error=pytest.fail,
-    )
+    monkeypatch.setattr(program, "write_files", lambda contents: writes.append(clock[0]))
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pth", conditions={}, environment={})
     for now in (10, 59, 60, 61, 119, 121, 200):
         clock[0] = now
         checkpoint.update("mlp", {"history": []})
     assert writes == [60, 121, 200]
-    assert program.parse_args([]).checkpoint_interval == 60
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
@@ -515,8 +550,8 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
         write_files(contents)
 
     monkeypatch.setattr(program, "write_files", write_all_but_checkpoints)
-    arguments = ["--epochs", "2", "--networks", "mlp", "--no-plots", "--checkpoint-interval", "0"]
-    assert program.main(arguments) == 0
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0)
+    assert program.main(["--epochs", "2", "--networks", "mlp", "--no-plots"]) == 0
     assert capsys.readouterr().err.count("No space left on device") == 2
     assert isinstance(program.load_model("models/MLP_model.pth"), program.MLP)
 

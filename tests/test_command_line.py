@@ -15,6 +15,7 @@ from torchvision.transforms import ToTensor
 
 import fashion_mnist_cnn as program
 from conftest import MODEL, REPOSITORY, is_one_line, make_result, save_lamps
+from fashion_mnist_extras import analysis, command_line, explorer
 from fashion_mnist_extras.augmentation import Augmentation
 
 FIGURES = (
@@ -68,6 +69,10 @@ EXPLORER = ("explorer.html", "explorer_data.js")
         ["--model", "models/CNN_model.pth"],
         ["--json"],
         ["--images", "pets", "--predict", "image.png"],
+        ["--mirror"],
+        ["--no-mirror"],
+        ["--mirror", "--images", "pets", "--no-augment"],
+        ["--no-mirror", "--no-augment"],
         ["--unknown"],
         ["--epoch", "3"],
         ["--two\nlines"],
@@ -87,15 +92,24 @@ def test_help_shows_each_option_with_its_default(capsys):
         program.main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert stopped.value.code == 0
-    for option in vars(program.parse_args([])):
+    for option in vars(program.parse_args([])).keys() - {"start"}:
         assert f"--{option.replace('_', '-')} " in text
-    for shown in ("by default 3", "by default mlp tinyvgg", "(default: muon)", "(default: models)"):
+    for shown in (
+        "(default: 3;",
+        "(default: mlp tinyvgg;",
+        "(default: muon)",
+        "(default: models)",
+        "(default: 42)",
+        "(default: 1)",
+        "(default: auto)",
+    ):
         assert shown in text
     assert "None" not in text and "False" not in text
 
 
 def choose(image_set: program.ImageSet, *arguments: str) -> program.Recipe:
-    return program.choose_recipe(program.parse_args(arguments), image_set)
+    dataset = program.Dataset("any", image_set, image_set)
+    return command_line.choose_recipe(program.parse_args(arguments), dataset)
 
 
 def test_the_defaults_are_the_documented_ones(small_sets):
@@ -250,7 +264,7 @@ def test_the_committed_model_is_that_of_the_committed_results():
     report = json.loads((REPOSITORY / "assets/results.json").read_text())
     cnn = next(network for network in report["models"] if network["name"] == "TinyVGG")
     args = program.parse_args([])
-    recipe = program.choose_recipe(args, image_set(60_000, 1, 28))
+    recipe = program.choose_recipe(args, program.Recipe())
     defaults = json.loads(json.dumps(program.describe_settings(args, recipe)))
     assert report["settings"] == defaults | {"device": report["environment"]["device"]}
     assert cnn["test_accuracy"] >= 0.90
@@ -356,17 +370,18 @@ def test_the_resnet_of_coloured_images_takes_their_size(in_tmp: Path, capsys):
     assert capsys.readouterr().out.endswith("(ResNet, resized to 20 x 20)\n")
 
 
-def test_the_stack_from_main_to_backward_has_four_functions(in_tmp: Path, monkeypatch):
+def test_the_stack_from_main_to_backward_has_five_functions(in_tmp: Path, monkeypatch):
     backward, names = torch.Tensor.backward, []
 
     def record_stack(self: torch.Tensor) -> None:
         stack = traceback.extract_stack()
-        names.append([frame.name for frame in stack if frame.filename == program.__file__])
+        files = (program.__file__, command_line.__file__)
+        names.append([frame.name for frame in stack if frame.filename in files])
         backward(self)
 
     monkeypatch.setattr(torch.Tensor, "backward", record_stack)
     assert program.main([*QUICK, "--no-plots"]) == 0
-    assert set(map(tuple, names)) == {("main", "run", "compare_networks", "train")}
+    assert set(map(tuple, names)) == {("main", "start", "run", "compare_networks", "train")}
 
 
 @pytest.fixture
@@ -458,29 +473,36 @@ def test_what_is_at_chance_is_marked_and_saved(in_tmp: Path, capsys):
     assert isinstance(program.load_model("models/MLP_model.pth"), program.MLP)
 
 
-STEPS = ["print_table", "analyze", "encode_json", "draw_figures", "build_explorer"]
+STEPS = {  # in their order
+    "print_table": program,
+    "describe_run": program,
+    "draw_figures": program,
+    "analyze_networks": analysis,
+    "plot_shifts": analysis,
+    "build_page": explorer,
+}
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_bug_keeps_its_traceback_and_what_was_finished_before_it(
     in_tmp: Path, monkeypatch, step: str
 ):
-    original, calls = getattr(program, step), []
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
 
-    def fail_after_saving(*arguments: object) -> object:
-        calls.append(arguments)
-        if len(calls) > (2 if step == "encode_json" else 0):  # twice beside a network that is saved
-            raise ZeroDivisionError
-        return original(*arguments)
-
-    monkeypatch.setattr(program, step, fail_after_saving)
+    monkeypatch.setattr(STEPS[step], step, fail)
     with pytest.raises(ZeroDivisionError):
         program.main(QUICK)
     for name in ("MLP_model.pth", "CNN_model.pth"):
         program.load_model(in_tmp / "models" / name)
     written = [path.name for path in (in_tmp / "assets").glob("*")]
-    assert ("results.json" in written) == (STEPS.index(step) > 2)
-    assert ("accuracy_model_graph.png" in written) == (STEPS.index(step) > 3)
+    number = list(STEPS).index(step)
+    assert ("results.json" in written) == (number > 1)
+    assert ("accuracy_model_graph.png" in written) == (number > 2)
+    assert ("shift_robustness.png" in written) == (number > 4)
+    if number > 1:
+        evidence = json.loads((in_tmp / "assets/results.json").read_text())["evidence"]
+        assert (evidence is not None) == (number > 3)
 
 
 def test_output_closed_while_the_table_is_printed_loses_nothing(in_tmp: Path, monkeypatch):
@@ -747,9 +769,9 @@ def test_what_a_network_mistakes_for_its_mirror_image_is_named(capsys):
     result.test_labels = labels
     result.test_logits = torch.nn.functional.one_hot(predictions, 4) * 3.0
     names = ("up", "left", "down", "right")
-    program.print_failure(result, is_mirrored=True, class_names=names)
+    command_line.print_mirrored_classes(result, names)
     err = capsys.readouterr().err
     assert is_one_line(err) and "does not tell left and right apart" in err
     assert "--no-mirror" in err
-    program.print_failure(result, is_mirrored=False, class_names=names)
+    command_line.print_mirrored_classes(make_result(), names)
     assert capsys.readouterr().err == ""

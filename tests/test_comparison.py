@@ -18,12 +18,23 @@ def few(small_sets, tmp_path: Path, monkeypatch) -> tuple[program.ImageSet, prog
     return tuple(image_set.subset(slice(400 // k)) for k, image_set in enumerate(small_sets, 1))
 
 
+class Collected(program.Callback):
+    """Keeps what was trained."""
+
+    def __init__(self) -> None:
+        self.results: list[program.TrainedNetwork] = []
+
+    def after_training(self, result: program.TrainedNetwork) -> None:
+        self.results.append(result)
+
+
 def compare(sets: Sequence[program.ImageSet], **recipe: object) -> list[program.TrainedNetwork]:
-    """Train for one epoch on the CPU, and save as a run does."""
-    recipe = program.Recipe(epochs=1, **recipe)
+    """Train for one epoch on the CPU, and save."""
+    args = program.parse_args(["--no-plots"])
+    callback = Collected()
     dataset = program.Dataset("FashionMNIST", *sets)
-    callback = program.RunCallback(dataset, Path("models"), None, recipe, is_first=True)
-    return program.compare_networks(recipe, *sets, callback)
+    assert program.run(args, dataset, program.Recipe(epochs=1, **recipe), callback) == 0
+    return callback.results
 
 
 def test_several_seeds_are_trained_in_turn_and_the_first_of_each_network_is_saved(few):
@@ -71,18 +82,70 @@ def test_the_width_of_each_network_follows_from_its_class(few):
 
 def test_the_time_left_is_said_after_the_first_epoch_of_a_training_of_minutes(capsys):
     records = [program.Record(0.5, 1, 0.5, 1, 0.5, 10.0), program.Record(1.0, 1, 0.5, 1, 0.5, 20.0)]
-    dataset = program.Dataset("none", None, None)
     for epochs, expected in ((20, ["  about 6 min left of this training"]), (2, [])):
-        recipe = program.Recipe(epochs=epochs)
-        callback = program.RunCallback(dataset, Path("models"), None, recipe, is_first=True)
-        network = program.ResNet(hidden_units=2)
-        state = program.TrainingState(network, None, None, None)
-        callback.state_to_resume("resnet adam 0", network)
+        state = program.TrainingState(program.ResNet(hidden_units=2), None, None, None)
         for record in records:
             state.history.append(record)
-            callback.after_evaluation("resnet adam 0", state)
+            program.report_evaluation(program.Callback(), "resnet adam 0", epochs, state)
         lines = [line for line in capsys.readouterr().out.splitlines() if "left" in line]
         assert lines == expected
+
+
+class Hooks(program.Callback):
+    """Writes down which hook was called, and which network had been written by then."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, ...]] = []
+
+    def note(self, hook: str) -> None:
+        written = sorted(path.stem for path in Path("models").glob("*.pth"))
+        reported = Path("assets/results.json").exists()
+        self.calls.append((hook, *written, *["results"] * reported))
+
+    def state_to_resume(self, key, network):
+        self.note(f"state_to_resume {key}")
+
+    def after_evaluation(self, key, state):
+        if state.history[-1].ends_epoch:
+            self.note("after_evaluation")
+
+    def before_saving(self, result):
+        self.note("before_saving")
+
+    def after_training(self, result):
+        self.note("after_training")
+
+    def after_outputs(self, chosen, report):
+        self.note(f"after_outputs {' '.join(chosen)}")
+
+
+def test_each_hook_is_called_in_its_place(few):
+    callback = Hooks()
+    args = program.parse_args(["--no-plots"])
+    dataset = program.Dataset("FashionMNIST", *few)
+    assert program.run(args, dataset, program.Recipe(epochs=1), callback) == 0
+    both = ("CNN_model", "MLP_model")
+    assert callback.calls == [
+        ("state_to_resume mlp muon 42",),
+        ("after_evaluation",),
+        ("before_saving",),
+        ("after_training", "MLP_model"),
+        ("state_to_resume tinyvgg muon 42", "MLP_model"),
+        ("after_evaluation", "MLP_model"),
+        ("before_saving", "MLP_model"),
+        ("after_training", *both),
+        ("after_outputs MLP TinyVGG", *both, "results"),
+    ]
+
+
+def test_of_a_network_that_is_not_saved_only_the_end_of_its_training_is_called(few):
+    callback = Hooks()
+    args = program.parse_args(["--no-plots"])
+    dataset = program.Dataset("FashionMNIST", *few)
+    recipe = program.Recipe(networks=("mlp",), epochs=1, learning_rate=1e30)
+    assert program.run(args, dataset, recipe, callback) == 1
+    hooks = [hook for hook, *_ in callback.calls]
+    assert hooks == ["state_to_resume mlp muon 42", "after_evaluation", "after_training"]
 
 
 def test_the_table_of_a_short_name_has_a_whole_header(capsys):

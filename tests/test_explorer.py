@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 import fashion_mnist_cnn as program
 from conftest import MODEL, REPOSITORY, load_folder, save_lamps
-from fashion_mnist_extras.analysis import measure_shifts
-from fashion_mnist_extras.explorer import PAGE, Explored, add_snapshot, build_page
+from fashion_mnist_extras.analysis import Evidence, measure_shifts
+from fashion_mnist_extras.explorer import PAGE, Snapshot, add_snapshot, build_page
 from fashion_mnist_extras.prediction import ModelMetadata, prepare_image
 
 BROWSER = shutil.which("chromium")
@@ -217,9 +217,17 @@ class Trained:
     """A network, its learning curves, and what the page is given of it."""
 
     name: str
-    network: nn.Module
-    history: list[program.Record]
-    explored: Explored
+    result: program.TrainedNetwork
+    snapshots: list[Snapshot]
+    shift_accuracy: list[float]
+
+    @property
+    def network(self) -> nn.Module:
+        return self.result.network
+
+    @property
+    def history(self) -> list[program.Record]:
+        return self.result.history
 
 
 def train_little(
@@ -229,7 +237,7 @@ def train_little(
     name: str | None = None,
 ) -> Trained:
     """Train the network for two epochs; its name is that of its class if none is given."""
-    snapshots: list[dict[str, Any]] = []
+    snapshots: list[Snapshot] = []
 
     def after_evaluation(state: program.TrainingState) -> None:
         record = state.history[-1]
@@ -245,19 +253,19 @@ def train_little(
         seed=0,
         after_evaluation=after_evaluation,
     )
-    logits = program.predict_logits(network, test_set.images)
-    explored = Explored(
+    result = program.TrainedNetwork(
         network=network,
-        test_logits=logits,
-        confusion_matrix=program.compute_metrics(logits, test_set.labels).confusion_matrix,
-        macs=program.count_macs(network, test_set.images[:1]),
-        snapshots=snapshots,
-        shift_accuracy=measure_shifts(
-            network, test_set.images[:100], test_set.labels[:100], program.predict_logits
-        ),
-        shifted_images=min(100, len(test_set)),
+        config=None,
+        optimizer="Muon",
+        learning_rate=0.04,
+        seed=0,
+        history=history,
+        test_logits=program.predict_logits(network, test_set.images),
+        test_labels=test_set.labels,
     )
-    return Trained(name or type(network).__name__, network, history, explored)
+    few = test_set.subset(slice(100))
+    shift_accuracy = measure_shifts(network, few.images, few.labels)
+    return Trained(name or type(network).__name__, result, snapshots, shift_accuracy)
 
 
 def write_page(
@@ -266,13 +274,16 @@ def write_page(
     test_set: program.ImageSet,
     dataset: str = "FashionMNIST",
 ) -> None:
+    evidence: Evidence = {
+        "images": min(100, len(test_set)),
+        "shift_accuracy": {each.name: each.shift_accuracy for each in trained},
+        "dead_channels": [],
+    }
     files = build_page(
-        {each.name: each.explored for each in trained},
-        dataset,
-        test_set.class_names,
-        test_set.images,
-        test_set.labels,
-        program.predict_logits,
+        {each.name: each.result for each in trained},
+        program.Dataset(dataset, test_set, test_set),
+        {each.network: each.snapshots for each in trained},
+        evidence,
     )
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -403,9 +414,8 @@ def test_the_moments_are_those_of_the_whole_training(page_folder: Path, trained)
 def test_networks_that_were_evaluated_at_other_moments_are_shown_at_those_of_both(
     tmp_path: Path, trained, sets
 ):
-    rare = trained[1].explored
-    few = [rare.snapshots[k] for k in (0, 5, 6, 7, 8)]
-    networks = [trained[0], Trained("TinyVGG", rare.network, [], replace(rare, snapshots=few))]
+    few = [trained[1].snapshots[k] for k in (0, 5, 6, 7, 8)]
+    networks = [trained[0], replace(trained[1], snapshots=few)]
     write_page(tmp_path, networks, sets[1])
     described = read_data(tmp_path)["networks"]
     epochs = [snapshot["epoch"] for snapshot in few]
@@ -416,7 +426,7 @@ def test_networks_that_were_evaluated_at_other_moments_are_shown_at_those_of_bot
 
 
 def test_of_a_long_training_sixteen_moments_are_kept_more_of_them_early():
-    snapshots: list[dict[str, Any]] = []
+    snapshots: list[Snapshot] = []
     network = program.MLP(4, 1, 2)
     for epoch in range(1000):
         add_snapshot(snapshots, network, epoch, 0.5)
@@ -439,7 +449,7 @@ def test_it_is_given_an_image_of_each_class_and_six_mistakes_of_each_cell(
         described = data["networks"][each.name]
         predictions = torch.tensor(described["predictions"])
         assert (predictions[:10] == labels[:10]).all()
-        confusion = each.explored.confusion_matrix
+        confusion = each.result.metrics.confusion_matrix
         assert described["confusion"] == confusion.tolist()
         for true, predicted in itertools.permutations(range(10), 2):
             in_cell = (labels == true) & (predictions == predicted)
@@ -1335,7 +1345,7 @@ def test_the_mlps_unit_changes_by_a_shift_and_the_average_is_shown(explorer, tra
         said = explorer.run("return document.querySelector('#average svg').ariaLabel")
         for each in trained:
             share = float(re.search(rf"{each.name} ([\d.]+) %", said)[1])
-            assert share == pytest.approx(100 * each.explored.shift_accuracy[far], abs=0.051)
+            assert share == pytest.approx(100 * each.shift_accuracy[far], abs=0.051)
             prediction = int(logits_of(each, explorer.image).argmax())
             name = explorer.run("return classes[arguments[0]]", prediction)
             mark = "✓" if prediction == explorer.run("return truth") else "✗"

@@ -10,6 +10,7 @@ from torchvision.datasets import FashionMNIST
 
 import fashion_mnist_cnn as program
 from conftest import make_result
+from fashion_mnist_extras import analysis
 
 MLP = program.MLP()
 CNN = program.TinyVGG()
@@ -86,7 +87,7 @@ def predictions_figure(count: int = 9, channels: int = 1, size: int = 28):
 
 def shift_figure():
     shift_accuracy = {"MLP": [0.8, 0.5, 0.2], "TinyVGG": [0.9, 0.88, 0.6]}
-    return program.plot_shifts(shift_accuracy, "title")
+    return analysis.plot_shifts(shift_accuracy, "title")
 
 
 def feature_maps_figure(
@@ -96,7 +97,7 @@ def feature_maps_figure(
     images = torch.randint(256, (3, channels, size, size), dtype=torch.uint8)
     image_set = program.ImageSet(images, torch.tensor([0, 1, 2]), CLASSES)
     network = program.TinyVGG(channels, hidden_units, 10, size)
-    return program.plot_feature_maps(network, image_set, dead)
+    return analysis.plot_feature_maps(network, image_set, dead)
 
 
 def texts(figure) -> list[str]:

@@ -12,7 +12,6 @@ from PIL import Image
 
 import fashion_mnist_cnn as program
 from conftest import MODEL
-from fashion_mnist_extras import FileError
 from fashion_mnist_extras.image_files import prepare_garment, read_header, read_image, read_square
 
 
@@ -50,7 +49,7 @@ def test_an_image_of_16_bits_is_read(tmp_path: Path, name: str, dtype: str):
 
 def test_a_heic_file_is_called_what_it_is(tmp_path: Path):
     (tmp_path / "photo.HEIC").write_bytes(b"ftypheic")
-    with pytest.raises(FileError, match=r"it is HEIC, .* pillow-heif"):
+    with pytest.raises(program.UserError, match=r"it is HEIC, .* pillow-heif"):
         read_image(tmp_path / "photo.HEIC", "RGB")
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import torch
 from PIL import Image, ImageOps
 
 import fashion_mnist_cnn as program
-from conftest import MODEL, brightnesses, is_one_line, save_image
-from fashion_mnist_cnn import load_image_folder
-from fashion_mnist_extras import FileError, set_aside
+from conftest import MODEL, brightnesses, is_one_line, make_result, save_image
+from fashion_mnist_extras import set_aside
+from fashion_mnist_extras.image_folders import load_image_folder
 from fashion_mnist_extras.prediction import (
     ModelMetadata,
     find_best_model,
@@ -131,30 +130,22 @@ def described(tmp_path: Path) -> tuple[Path, program.TinyVGG]:
     return path, program.TinyVGG(3, 5, 3, 31)
 
 
-def read(
-    path: Path, network: program.Network, report_error: Callable[[str], None] = pytest.fail
-) -> ModelMetadata:
-    config = network.read_config(network.state_dict())
-    return read_metadata(path, network, vars(config), report_error)
-
-
 def test_the_metadata_beside_a_model_are_read(described):
     path, network = described
-    assert read(path, network) == ModelMetadata(**METADATA)
+    assert read_metadata(path, network) == ModelMetadata(**METADATA)
 
 
 @pytest.mark.parametrize("name", ["CNN", "MLP", "ResNet"])
 def test_ten_classes_of_fashion_mnists_size_without_metadata_are_taken_for_its(
-    tmp_path: Path, name: str
+    tmp_path: Path, capsys, name: str
 ):
     path = tmp_path / f"{name}_model.pth"
     path.write_bytes(MODEL.with_name(path.name).read_bytes())
     description = json.loads(MODEL.with_name(f"{name}_model.json").read_text())
     description.pop("test_accuracy")
-    reported = []
-    metadata = read(path, program.load_model(path), reported.append)
-    (line,) = reported
-    assert re.search(rf"{name}_model.json is missing: .*FashionMNIST's", line)
+    metadata = read_metadata(path, program.load_model(path))
+    err = capsys.readouterr().err
+    assert is_one_line(err) and re.search(rf"{name}_model.json is missing: .*FashionMNIST's", err)
     expected = ModelMetadata(**description)
     assert dataclasses.replace(metadata, classes=list(metadata.classes)) == expected
 
@@ -163,7 +154,7 @@ def test_without_metadata_sizes_come_from_the_weights_and_classes_are_numbered(d
     path, network = described
     path.with_suffix(".json").unlink()
     expected = ModelMetadata(["class 0", "class 1", "class 2"], 28, 3, 5)
-    assert read(path, network) == expected
+    assert read_metadata(path, network) == expected
 
 
 @pytest.mark.parametrize(
@@ -174,8 +165,8 @@ def test_without_metadata_sizes_come_from_the_weights_and_classes_are_numbered(d
 def test_metadata_of_another_network_are_rejected(described, change):
     path, network = described
     path.with_suffix(".json").write_text(json.dumps(METADATA | change))
-    with pytest.raises(FileError, match=r"CNN_model\.json does not describe the network in"):
-        read(path, network)
+    with pytest.raises(program.UserError, match=r"_model\.json does not describe the network in"):
+        read_metadata(path, network)
 
 
 def test_metadata_without_a_dataset_are_read(described):
@@ -184,7 +175,7 @@ def test_metadata_without_a_dataset_are_read(described):
         json.dumps({k: v for k, v in METADATA.items() if k != "dataset"})
     )
     expected = ModelMetadata(**METADATA | {"dataset": ""})
-    assert read(path, network) == expected
+    assert read_metadata(path, network) == expected
 
 
 @pytest.mark.parametrize(
@@ -198,15 +189,15 @@ def test_metadata_without_a_dataset_are_read(described):
 def test_invalid_metadata_are_rejected(described, content):
     path, network = described
     path.with_suffix(".json").write_bytes(content)
-    with pytest.raises(FileError, match=r"CNN_model\.json does not describe the network in"):
-        read(path, network)
+    with pytest.raises(program.UserError, match=r"_model\.json does not describe the network in"):
+        read_metadata(path, network)
 
 
 def test_a_description_that_an_editor_of_windows_saved_is_read(described):
     path, network = described
     content = path.with_suffix(".json").read_text()
     path.with_suffix(".json").write_text(content, encoding="utf-8-sig")
-    assert read(path, network) == ModelMetadata(**METADATA)
+    assert read_metadata(path, network) == ModelMetadata(**METADATA)
 
 
 def save_described(folder: Path, name: str, **description: object) -> Path:
@@ -228,59 +219,72 @@ def save_described(folder: Path, name: str, **description: object) -> Path:
     "content", ["{", '{"test_accuracy": 0.99', "[1]", '{"classes": []}', '{"test_accuracy": 84.6}']
 )
 def test_a_description_that_cannot_be_read_is_named_where_the_best_network_is_looked_for(
-    tmp_path: Path, content: str
+    tmp_path: Path, capsys, content: str
 ):
     best = save_described(tmp_path, "MLP", classes=["a", "b"], test_accuracy=0.5)
     broken = save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
     broken.with_suffix(".json").write_text(content)
-    reported = []
-    names = ["MLP_model.pth", "CNN_model.pth", "ResNet_model.pth"]
-    assert find_best_model([tmp_path], names, reported.append) == best
-    assert len(reported) == 1 and str(broken.with_suffix(".json")) in reported[0]
+    assert find_best_model([tmp_path]) == best
+    err = capsys.readouterr().err
+    assert is_one_line(err) and str(broken.with_suffix(".json")) in err
 
 
 # ---- Earlier networks ----------------------------------------------------------------------------
 NAMES = ["MLP_model.pth", "CNN_model.pth", "ResNet_model.pth"]
 
 
-def test_networks_of_other_classes_and_better_ones_are_kept_under_other_names(tmp_path: Path):
+def set_aside_beside(
+    folder: Path, network: program.Network, class_names: tuple[str, ...], subfolder: str
+) -> list[str]:
+    """Set aside what a run that has trained this network, on images of these classes, would."""
+    images = torch.zeros(len(class_names), 1, 28, 28, dtype=torch.uint8)
+    image_set = program.ImageSet(images, torch.arange(len(class_names)), class_names)
+    dataset = program.Dataset(subfolder or "FashionMNIST", image_set, image_set, subfolder)
+    return set_aside_others(folder, make_result(network), dataset)
+
+
+def test_networks_of_other_classes_and_the_one_that_is_replaced_are_kept(tmp_path: Path):
     same = save_described(tmp_path, "MLP", classes=["a", "b"], test_accuracy=0.99)
-    better = save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
+    replaced = save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.1)
     other = save_described(tmp_path, "ResNet", classes=["a", "b", "c"], test_accuracy=0.1)
-    before = {path: path.read_bytes() for path in (better, other)}
-    arguments = [tmp_path, NAMES, ("a", "b"), "CNN_model.pth", b"new"]
-    lines = set_aside_others(*arguments, accuracy=0.8)
-    assert len(lines) == 2
-    assert same.exists() and not better.exists() and not other.exists()
-    assert not better.with_suffix(".json").exists()
-    for path, line in zip((better, other), lines, strict=True):
+    before = {path: path.read_bytes() for path in (replaced, other)}
+    cnn = program.TinyVGG(num_classes=2)
+    lines = set_aside_beside(tmp_path, cnn, ("a", "b"), "pets")
+    assert [line.split(", ")[1] for line in lines] == ["of an earlier run", "of other classes"]
+    assert same.exists() and not replaced.exists() and not other.exists()
+    assert not replaced.with_suffix(".json").exists()
+    for path, line in zip((replaced, other), lines, strict=True):
         kept = Path(line.rpartition(" is now ")[2])
         assert kept.read_bytes() == before[path]
         assert kept.with_suffix(".json").exists()
         assert kept.name not in NAMES
-    assert set_aside_others(*arguments, accuracy=0.8) == []
+    assert set_aside_beside(tmp_path, cnn, ("a", "b"), "pets") == []
 
 
-@pytest.mark.parametrize(("accuracy", "count"), [(0.95, 0), (0.9, 1), (0.89, 1), (None, 0)])
-def test_only_a_network_that_is_as_accurate_is_kept(tmp_path: Path, accuracy, count: int):
+@pytest.mark.parametrize(("subfolder", "count"), [("pets", 1), ("", 0)])
+def test_the_same_network_and_one_of_fashion_mnist_may_be_replaced(
+    tmp_path: Path, subfolder: str, count: int
+):
     path = save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
-    arguments = [tmp_path, NAMES, ("a", "b"), "CNN_model.pth"]
-    assert set_aside_others(*arguments, path.read_bytes(), accuracy) == [], "it is the same"
-    assert len(set_aside_others(*arguments, b"new", accuracy)) == count
+    same = program.load_model(path)
+    assert set_aside_beside(tmp_path, same, ("a", "b"), subfolder) == []
+    other = program.TinyVGG(num_classes=2)
+    assert len(set_aside_beside(tmp_path, other, ("a", "b"), subfolder)) == count
+    assert len(set_aside_beside(tmp_path, other, ("a", "c"), "")) == 1 - count
 
 
 DAMAGED = ["", "{", "[1]", "{}", '{"test_accuracy": "0.99"}', '{"test_accuracy": null}', None]
 
 
 @pytest.mark.parametrize("content", DAMAGED)
-def test_a_network_whose_accuracy_is_not_known_is_kept(tmp_path: Path, content: str | None):
+def test_a_network_whose_description_is_damaged_is_kept(tmp_path: Path, content: str | None):
     path = save_described(tmp_path, "CNN", classes=["a", "b"], test_accuracy=0.9)
     if content is None:
         path.with_suffix(".json").unlink()
     else:
         path.with_suffix(".json").write_text(content)
-    (line,) = set_aside_others(tmp_path, NAMES, ("a", "b"), path.name, b"new", accuracy=0.99)
-    assert "of unknown accuracy" in line
+    (line,) = set_aside_beside(tmp_path, program.TinyVGG(num_classes=2), ("a", "b"), "pets")
+    assert "of an earlier run" in line
     assert Path(line.rpartition(" is now ")[2]).exists() and not path.exists()
 
 

@@ -17,8 +17,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import fashion_mnist_cnn as program
 from conftest import redirect, save_lamps, wait
-from fashion_mnist_extras import processes
+from fashion_mnist_extras import checkpoints, processes
 from fashion_mnist_extras.augmentation import Augmentation
+from fashion_mnist_extras.command_line import Extras
 
 QUICK = (
     *("--images", "lamps", "--image-size", "12", "--epochs", "10", "--batch-size", "8"),
@@ -57,10 +58,13 @@ def launch(
 def run_program(arguments: tuple[str, ...], dies: int | None, killed_in: str) -> int:
     """Run the program; after each training write the weights that this process has.
 
-    Process number dies ends then; process number 1 is killed when it has come to killed_in.
+    Process number dies ends then; process number 1 is killed when it has come to killed_in. If it
+    is to be, a checkpoint is written after every epoch.
     """
     rank = int(os.environ["RANK"])
-    train, after_evaluation = program.train, program.RunCallback.after_evaluation
+    train, after_evaluation = program.train, Extras.after_evaluation
+    if killed_in:
+        checkpoints.INTERVAL = 0
 
     def train_and_save(network, train_set, test_set, **options):
         history = train(network, train_set, test_set, **options)
@@ -77,7 +81,7 @@ def run_program(arguments: tuple[str, ...], dies: int | None, killed_in: str) ->
             os.kill(os.getpid(), signal.SIGKILL)
 
     program.train = train_and_save
-    program.RunCallback.after_evaluation = observe_or_end
+    Extras.after_evaluation = observe_or_end
     return program.main(arguments)
 
 
@@ -238,11 +242,14 @@ def test_gradients_are_averaged_over_processes(fork, tmp_path):
 def test_every_process_has_its_own_share_and_equally_many():
     images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
     train_set = program.ImageSet(images, torch.arange(10), tuple("abcdefghij"))
+    dataset = program.Dataset("ten", train_set, train_set)
     recipe = program.Recipe(batch_size=20)
     shares = []
     for rank in range(3):
-        own_recipe, share = program.share_work(recipe, train_set, rank, 3)
+        own_recipe, own_dataset = processes.share_work(recipe, dataset, rank, 3)
         assert own_recipe == replace(recipe, batch_size=6)
+        assert own_dataset.test_set is train_set
+        share = own_dataset.train_set
         assert share.images.flatten().tolist() == share.labels.tolist()
         shares.append(share.labels.tolist())
     assert [len(share) for share in shares] == [4, 4, 4]
@@ -260,10 +267,10 @@ def test_under_torchrun_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(processes, "rendezvous", lambda url: iter([(store, 0, 1)]))
     monkeypatch.setattr(distributed, "init_process_group", lambda **_: None)
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
-    with program.join_processes("cuda") as joined:
+    with processes.join("cuda") as joined:
         assert joined == (0, 1)
     assert chosen == [3]
-    with program.join_processes("cpu") as joined:
+    with processes.join("cpu") as joined:
         assert joined == (0, 1)
     assert chosen == [3]
 
@@ -302,3 +309,29 @@ def test_on_cuda_nothing_is_on_another_device_and_nothing_waits(key: str):
         assert described == ("cuda", torch.float32, (64, 10))
         with pytest.raises(Exception, match="device"):
             network(torch.zeros(1, 1, 28, 28))
+
+
+def test_random_changes_of_processes_are_seeded_as_if_they_took_turns(random_set):
+    """From the first epoch on, and resumed at the third: no seed is used twice."""
+    epochs, count, seed = 5, 3, 42
+    seeds = {}
+    for rank in range(count):
+        for first_epoch in (1, 3):
+            used = []
+
+            def augment(images, generator, progress, used=used):
+                used.append(generator.initial_seed())
+                return images
+
+            separate = processes.augment_separately(augment, epochs, rank, count)
+            for epoch in range(first_epoch, epochs + 1):
+                generator = torch.Generator().manual_seed(seed + 1000 * epoch)
+                for step in range(7):
+                    separate(None, generator, ((epoch - 1) * 7 + step) / (epochs * 7))
+            assert used == [
+                seed + 1000 * (epoch * count + rank)
+                for epoch in range(first_epoch, epochs + 1)
+                for _ in range(7)
+            ]
+        seeds[rank] = set(used)
+    assert not seeds[0] & seeds[1] and not seeds[1] & seeds[2]

@@ -1,0 +1,223 @@
+"""More flags for the script, and the runs that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+import fashion_mnist_cnn as program
+from fashion_mnist_extras import analysis, explorer, image_folders, prediction, processes
+from fashion_mnist_extras.augmentation import Augmentation, find_mirrored_classes
+from fashion_mnist_extras.checkpoints import Checkpoint, describe_conditions
+
+
+def extend(parser: program.ArgumentParser) -> None:
+    """Add the flags of this folder, and let the program start with the function below."""
+    parser.set_defaults(start=partial(start, parser))
+    group = parser.add_argument_group("your own images, prediction and more")
+    side = partial(program.parse_number, kind=int, least=8)
+    add = group.add_argument
+    add(
+        "--images",
+        type=program.parse_text,
+        metavar="DIR",
+        help="train on your own, in DIR/<class>/ or DIR/train/<class>/ and DIR/test/",
+    )
+    add(
+        "--image-size",
+        type=side,
+        metavar="N",
+        help="side of --images in pixels (default: 28 if all have 28, else 64)",
+    )
+    add(
+        "--augment",
+        action=argparse.BooleanOptionalAction,
+        help="change training images at random (default: only --images)",
+    )
+    add(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="mirror them too (default: unless --images are grey, as letters are)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the run that was interrupted, to the same result",
+    )
+    add(
+        "--predict",
+        nargs="+",
+        type=program.parse_text,
+        default=(),
+        metavar="FILE",
+        help="train nothing; classify these images",
+    )
+    add(
+        "--model",
+        type=program.parse_text,
+        metavar="FILE",
+        help="for --predict (default: the best in --models-dir, here or beside the script)",
+    )
+    add("--json", action="store_true", help="print predictions as lines of JSON")
+
+
+def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
+    """Predict or train, as the flags say; return the exit code. Raises UserError or OSError.
+
+    Under torchrun every process comes here; the first one saves, draws and speaks for all.
+    """
+    check_flags(parser, args)
+    if args.predict:
+        return prediction.predict(args)
+    with processes.join(args.device) as (rank, count):
+        subfolder = image_folders.name_subfolder(args.images) if args.images else ""
+        # Before images are read, which may take minutes.
+        models_dir, assets_dir = program.find_output_folders(args, subfolder)
+        dataset = load_dataset(args).to(args.device)
+        recipe = choose_recipe(args, dataset)
+        conditions = describe_conditions(recipe, dataset, count)
+        environment = program.describe_environment(torch.device(args.device))
+        checkpoint = Checkpoint(models_dir / "checkpoint.pth", conditions, environment)
+        checkpoint.begin(args.resume)
+        callback = Extras(
+            args=args,
+            dataset=dataset,
+            recipe=recipe,
+            models_dir=models_dir,
+            assets_dir=assets_dir,
+            checkpoint=checkpoint,
+            writes_checkpoints=rank == 0,
+        )
+        share = processes.share_work(recipe, dataset, rank, count)
+        trained = program.compare_networks(*share, callback)
+        if rank > 0:
+            for _ in trained:
+                pass
+            return 0
+        try:
+            with warnings.catch_warnings():
+                # Names of classes in alphabets that no installed font has.
+                warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+                exit_code = program.run(args, dataset, recipe, callback, trained)
+        except KeyboardInterrupt:
+            if not checkpoint.states:
+                raise
+            checkpoint.write()
+            program.print_error(f"interrupted; add --resume to go on from {checkpoint.path}")
+            return 130
+        checkpoint.remove()
+        return exit_code
+
+
+def check_flags(parser: program.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the program with one line and exit code 2 if flags do not go together."""
+    if args.image_size and not args.images:
+        parser.error("argument --image-size: not allowed without --images")
+    if args.mirror is not None:
+        flag = "--mirror" if args.mirror else "--no-mirror"
+        if args.augment is False:
+            parser.error(f"argument {flag}: not allowed with --no-augment")
+        if not (args.images or args.augment):
+            parser.error(f"argument {flag}: not allowed without --images or --augment")
+    if (args.model or args.json) and not args.predict:
+        flag = "--model" if args.model else "--json"
+        parser.error(f"argument {flag}: not allowed without --predict")
+    if args.predict and args.images:
+        parser.error("argument --images: not allowed with --predict; name a network with --model")
+
+
+def load_dataset(args: argparse.Namespace) -> program.Dataset:
+    """Return your own images or FashionMNIST, on the CPU. Raises UserError or OSError."""
+    if args.images:
+        return image_folders.load_image_folder(Path(args.images), args.image_size, args.seed)
+    return program.load_dataset(args)
+
+
+def choose_recipe(args: argparse.Namespace, dataset: program.Dataset) -> program.Recipe:
+    """Return what the flags say or, where they do not, what was best on held-out images."""
+    recipe = program.Recipe()
+    if args.images:
+        shape = dataset.train_set.images.shape
+        recipe = image_folders.recommend_recipe(shape, args.batch_size, args.mirror)
+        if args.augment is False:
+            recipe = replace(recipe, augment=None, is_mirrored=False)
+    elif args.augment:
+        augmentation = Augmentation(mirror=args.mirror is not False)
+        recipe = replace(recipe, augment=augmentation, is_mirrored=augmentation.mirror)
+    return program.choose_recipe(args, recipe)
+
+
+@dataclass
+class Extras(program.Callback):
+    """What the folder adds to a run: checkpoints, earlier networks kept, evidence, the page."""
+
+    args: argparse.Namespace
+    dataset: program.Dataset
+    recipe: program.Recipe
+    models_dir: Path
+    assets_dir: Path
+    checkpoint: Checkpoint
+    writes_checkpoints: bool  # only the first of several processes does
+    snapshots: dict[nn.Module, list[explorer.Snapshot]] = field(default_factory=dict)
+    saved: set[str] = field(default_factory=set)  # names of networks
+    set_aside: list[str] = field(default_factory=list)  # lines that are not printed yet
+
+    @property
+    def resumed_from(self) -> Mapping[str, Any] | None:  # type: ignore[override]
+        return self.checkpoint.resumed_from
+
+    def state_to_resume(self, key: str, network: nn.Module) -> Mapping[str, Any] | None:
+        state = self.checkpoint.states.get(key)
+        self.snapshots[network] = list(state["snapshots"]) if state else []
+        return state
+
+    def after_evaluation(self, key: str, state: program.TrainingState) -> None:
+        record = state.history[-1]
+        snapshots = self.snapshots[state.network]
+        explorer.add_snapshot(snapshots, state.network, record.epoch, record.test_accuracy)
+        if self.writes_checkpoints and record.ends_epoch:
+            self.checkpoint.update(key, state.state_dict() | {"snapshots": list(snapshots)})
+
+    def before_saving(self, result: program.TrainedNetwork) -> None:
+        if result.name not in self.saved:
+            self.saved.add(result.name)
+            self.set_aside = prediction.set_aside_others(self.models_dir, result, self.dataset)
+
+    def after_training(self, result: program.TrainedNetwork) -> None:
+        for line in self.set_aside:
+            tqdm.write(line)
+        self.set_aside = []
+        if self.recipe.is_mirrored and not result.diverged and not result.metrics.at_chance:
+            print_mirrored_classes(result, self.dataset.test_set.class_names)
+
+    def after_outputs(
+        self, chosen: Mapping[str, program.TrainedNetwork], report: Mapping[str, Any]
+    ) -> None:
+        evidence = analysis.analyze_networks(chosen, self.dataset.test_set)
+        content = program.encode_json({**report, "evidence": evidence})
+        program.write_files({self.assets_dir / "results.json": content})
+        if self.args.no_plots:
+            return
+        figures = analysis.draw_figures(evidence, chosen, self.dataset)
+        program.write_and_print(figures, self.assets_dir)
+        page = explorer.build_page(chosen, self.dataset, self.snapshots, evidence)
+        program.write_and_print(page, self.assets_dir)
+
+
+def print_mirrored_classes(result: program.TrainedNetwork, class_names: tuple[str, ...]) -> None:
+    """Print a line if the network takes two classes for each other as if by a coin."""
+    pair = find_mirrored_classes(result.metrics.confusion_matrix)
+    if pair:
+        names = " and ".join(class_names[label] for label in pair)
+        hint = "--no-mirror if they are each other's mirror image, or more images of them"
+        name = f"{result.name}, seed {result.seed}"
+        program.print_error(f"{name} does not tell {names} apart; this may help: {hint}")
