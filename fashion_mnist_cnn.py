@@ -43,20 +43,20 @@ from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 if sys.platform == "linux":
-    PROCESSORS = os.sched_getaffinity(0)  # before OpenMP keeps this thread to one of them
+    PROCESSORS = os.sched_getaffinity(0)  # before OpenMP pins this thread to one of them
 else:
     PROCESSORS = None
 if __name__ == "__main__" and not {"torch", "IPython"} & sys.modules.keys():
-    # In a process of its own, not a notebook's.
+    # Run as a program, not in a notebook.
     os.environ["MPLBACKEND"] = "Agg"  # figures are saved, never shown
     if sys.platform == "linux" and not any(
         name.startswith(("OMP_", "GOMP_")) for name in os.environ
     ):
-        # Threads wait briefly, on a processor each, or another busy program makes training 50 times
-        # slower: measured in benchmarks/README.md, "Beside another program".
+        # Threads spin briefly, each pinned to a core: otherwise another busy program makes training
+        # 50 times slower (benchmarks/README.md, "Beside another program").
         os.environ.update(GOMP_SPINCOUNT="10000", OMP_PROC_BIND="true")
 
 import torch
@@ -72,7 +72,7 @@ if TYPE_CHECKING:  # imported where it is used, as torchmetrics and mlxtend: tog
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PROGRAM = sys.modules.get(__name__)  # this module, as long as its name means it: see find_extras
+PROGRAM = sys.modules.get(__name__)  # normally this module: see find_extras
 
 
 class UserError(ValueError):
@@ -89,7 +89,7 @@ class TinyVGG(nn.Module):
 
     model_file = "CNN_model.pth"
     default_hidden_units = 10
-    learning_rates: ClassVar[dict[str, float]] = {}  # peaks other than an optimizer's own
+    learning_rates: ClassVar[dict[str, float]] = {}  # override an optimizer's peak
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class TinyVGG(nn.Module):
         output_layer = nn.Linear(hidden_units * (image_size // 4) ** 2, num_classes)
         self.classifier = nn.Sequential(nn.Flatten(), output_layer)
         initialize_weights(self, output_layer)
-        # The channels of a pixel side by side in memory: CPU convolutions run about twice as fast.
+        # Channels last in memory: convolutions on CPUs run about twice as fast.
         self.to(memory_format=torch.channels_last)
 
     @staticmethod
@@ -128,7 +128,7 @@ class TinyVGG(nn.Module):
 
     @classmethod
     def read_config(cls, state: Mapping[str, Tensor]) -> NetworkConfig:
-        """Return the config of the network with these weights; KeyError if they are another's."""
+        """Return the config of the network with these weights; KeyError if it is another one."""
         hidden_units, in_channels, _, _ = state["conv_block_1.0.weight"].shape
         num_classes, features = state["classifier.1.weight"].shape
         image_size = 4 * math.isqrt(features // hidden_units)
@@ -136,7 +136,7 @@ class TinyVGG(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two fully connected layers. The image is flattened: which pixels are neighbours is lost.
+    """Two fully connected layers. Flattening the image loses which pixels are neighbours.
 
     Takes float32 (N, C, H, W) in [0, 1], returns logits (N, num_classes); in_features = C * H * W.
     The ReLU after the last layer is part of the textbook exercise: no logit can be negative.
@@ -157,8 +157,8 @@ class MLP(nn.Module):
         output = nn.Linear(hidden_units, num_classes)
         self.layer_stack = nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), output, nn.ReLU())
         initialize_weights(self, output)
-        # A class whose logit the last ReLU holds at zero for all of its images gets no gradient and
-        # is lost for good. Output-layer biases of one keep every class alive at the start.
+        # If the last ReLU zeroes a class's logit for all of its images, the class gets no gradient
+        # and never recovers. Output-layer biases of one keep every class alive at the start.
         nn.init.ones_(output.bias)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class MLP(nn.Module):
 
     @classmethod
     def read_config(cls, state: Mapping[str, Tensor]) -> NetworkConfig:
-        """Return the config of the network with these weights; KeyError if they are another's."""
+        """Return the config of the network with these weights; KeyError if it is another one."""
         hidden_units, in_features = state["layer_stack.1.weight"].shape
         in_channels = 1 if math.isqrt(in_features) ** 2 == in_features else 3  # of a square image
         image_size = math.isqrt(in_features // in_channels)
@@ -189,12 +189,12 @@ class Residual(nn.Sequential):
 class ResNet(nn.Module):
     """A small residual network (He et al. 2015, arXiv:1512.03385) of ten convolutions.
 
-    The first convolution has hidden_units channels, the last six times as many; six of them stand
-    beside a shortcut. Takes float32 (N, in_channels, H, W) in [0, 1], H and W at least 4, returns
-    logits (N, num_classes). Global pooling keeps the largest activation of each channel, not its
-    position: shifting a garment hardly changes the logits. With mirror_averaging it uses test-time
-    augmentation: in eval mode the logits are the mean over the image and its mirror image, so both
-    get the same. It is meant for a network trained on mirrored images.
+    The first convolution has hidden_units channels, the last six times as many; six of them are in
+    residual blocks. Takes float32 (N, in_channels, H, W) in [0, 1], H and W at least 4, returns
+    logits (N, num_classes). Global max pooling keeps each channel's largest activation, not its
+    position: shifting a garment hardly changes the logits. mirror_averaging is test-time
+    augmentation for networks trained on mirrored images: in eval mode the logits are the mean over
+    the image and its mirror image.
     """
 
     model_file = "ResNet_model.pth"
@@ -210,7 +210,7 @@ class ResNet(nn.Module):
         mirror_averaging: bool = False,
     ) -> None:
         super().__init__()
-        # A buffer, so that the state dict says it, and load_model averages too.
+        # A buffer is part of the state dict, so a loaded network averages too.
         self.register_buffer("mirror_averaging", torch.ones(1) if mirror_averaging else None)
         self.features = nn.Sequential(
             self.conv_block(in_channels, hidden_units),
@@ -258,7 +258,7 @@ class ResNet(nn.Module):
 
     @classmethod
     def read_config(cls, state: Mapping[str, Tensor]) -> NetworkConfig:
-        """Return the config of the network with these weights; KeyError if they are another's."""
+        """Return the config of the network with these weights; KeyError if it is another one."""
         hidden_units, in_channels, _, _ = state["features.0.0.weight"].shape
         image_size = 28  # FashionMNIST's: the weights fit any
         num_classes, _ = state["classifier.weight"].shape
@@ -278,7 +278,7 @@ def initialize_weights(network: nn.Module, output_layer: nn.Linear) -> None:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What a network is built for; each network uses what of it concerns it."""
+    """What a network is built for; each class uses the fields it needs."""
 
     in_channels: int
     image_size: int  # height and width in pixels
@@ -287,10 +287,11 @@ class NetworkConfig:
     mirror_averaging: bool = False
 
 
-Network = TinyVGG | MLP | ResNet  # for type checkers, as are the entries below
+Network = TinyVGG | MLP | ResNet  # for type checkers: a new network belongs here too
 
-# What --networks takes; the table, the figures and the files follow from a network's class, which
-# has model_file, default_hidden_units, learning_rates, build and read_config.
+# The choices of --networks. Table, figures and files follow from each class, which must define
+# model_file, default_hidden_units, learning_rates, build and read_config. File and weights need names
+# of their own: by the weights' names load_model recognizes a network, see also rename_weights.
 NETWORKS: dict[str, type[Network]] = {
     "mlp": MLP,
     "tinyvgg": TinyVGG,
@@ -364,14 +365,14 @@ def load_fashion_mnist(root: str | Path) -> tuple[ImageSet, ImageSet]:
 def find_archives(root: Path) -> Path | None:
     """Return the folder, here or beside the script, in which all four archives are intact.
 
-    Raises UserError for those of another dataset.
+    Raises UserError if they are another dataset's.
     """
     for place in (root / "FashionMNIST" / "raw", root):
         for folder in (place, Path(__file__).parent / place):
             intact = [check_integrity(folder / name, md5) for name, md5 in FashionMNIST.resources]
             if all(intact):
                 return folder
-            # One archive may be damaged; several are another dataset of these names, as MNIST's.
+            # One corrupt archive is replaced; several belong to another dataset, such as MNIST.
             present = [path for path in folder.glob("*-ubyte.gz") if path.is_file()]
             if not any(intact) and sum(path.stat().st_size > 0 for path in present) > 1:
                 hint = "move them away, or name another folder with --data-dir"
@@ -448,10 +449,10 @@ class Metrics:
 
     @property
     def at_chance(self) -> bool:
-        """Whether guessing does as well, give or take luck.
+        """Whether the network is no better than guessing, within sampling noise.
 
-        Always predicting the largest class gets its share of the images right; any guess gets, on
-        average over the classes, 1 / classes of them right.
+        Always predicting the largest class has its share of the images as accuracy; any guess has,
+        on average, a mean recall of 1 / classes.
         """
         images_per_class = self.confusion_matrix.sum(dim=1)
         images_per_class = images_per_class[images_per_class > 0]
@@ -470,7 +471,7 @@ class Metrics:
 def is_above_chance(value: float, chance: float, deviation: float) -> bool:
     """Whether value is more than three standard deviations above chance.
 
-    With few images no network may get that far: then half of the way to 1 is enough.
+    With few images even a perfect network may not be: then halfway to 1 is enough.
     """
     return value > chance + min(3 * deviation, (1 - chance) / 2)
 
@@ -506,7 +507,7 @@ class OptimizerConfig:
     """An optimizer and its peak learning rate, chosen on held-out images."""
 
     name: str
-    learning_rate: float  # where a network has none of its own
+    learning_rate: float  # peak, unless the network overrides it
     build: Callable[..., torch.optim.Optimizer]
 
 
@@ -661,15 +662,14 @@ def train(
 ) -> list[Record]:
     """Train network in place and return its learning curves.
 
-    The first record is from before training, up to seven are of the first epoch, when most is
-    learned, and one is of each later epoch. Network and sets must be on one device. optimizer_name
-    is a key of OPTIMIZERS; the learning rate rises to learning_rate and falls to almost zero
-    (one-cycle policy, Smith and Topin 2018, arXiv:1708.07120). augment(images, generator, progress)
-    returns uint8 images (N, C, H, W) changed at random; progress is the share of training that is
-    done, in [0, 1]. seed decides the order of the images and how they are augmented, nothing else.
-    If a weight is not finite at the end of an epoch, training ends. after_evaluation is called
-    after each new record. Training goes on from resume_from, a TrainingState.state_dict() from the
-    end of an epoch.
+    There is one record before training, up to seven in the first epoch, when most is learned, and
+    one after each later epoch. Network and sets must be on one device. optimizer_name is a key of
+    OPTIMIZERS; the learning rate rises to learning_rate and falls to almost zero (one-cycle policy,
+    Smith and Topin 2018, arXiv:1708.07120). augment(images, generator, progress) returns randomly
+    augmented uint8 images (N, C, H, W); progress is the share of training that is done, in [0, 1].
+    seed decides the image order and the augmentation, nothing else. Training stops if a weight is
+    not finite at the end of an epoch. after_evaluation is called after each new record.
+    resume_from, a TrainingState.state_dict() from the end of an epoch, continues that training.
     """
     device = train_set.images.device
     steps_per_epoch = math.ceil(len(train_set) / batch_size)
@@ -692,7 +692,7 @@ def train(
         if after_evaluation:
             after_evaluation(state)
 
-    # A copy: what a module keeps from its first call must not come from inference mode.
+    # A copy: what a module caches in its first call must not be an inference tensor.
     untrained = copy.deepcopy(network.eval())
     first_epoch_evaluations = choose_evaluation_steps(steps_per_epoch, untrained, test_set)
     if not state.history:
@@ -705,7 +705,7 @@ def train(
             break
         evaluation_steps = first_epoch_evaluations if epoch == 1 else {steps_per_epoch}
         order = torch.randperm(len(train_set), generator=state.order_generator).to(device)
-        # Seeded anew: a training that was resumed need not draw the numbers of earlier epochs.
+        # Reseeded each epoch: a resumed training need not replay the draws of earlier epochs.
         augment_generator = torch.Generator(device).manual_seed(seed + 1000 * epoch)
         batches = progress_bar(order.split(batch_size), f"epoch {epoch}/{epochs}", steps_per_epoch)
         for step, indices in enumerate(batches, start=1):
@@ -735,7 +735,7 @@ def train(
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What training holds: all that decides how it continues."""
+    """Everything that training needs in order to continue."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -771,12 +771,11 @@ class TrainingState:
 
 
 def choose_evaluation_steps(steps: int, network: nn.Module, test_set: ImageSet) -> set[int]:
-    """Return after which steps of the first epoch to evaluate: the last, the half, a quarter, ...
+    """Return the steps of the first epoch to evaluate after: the last, half of it, a quarter, ...
 
     Evaluate at three steps if one evaluation takes seconds on a CPU, at up to seven otherwise.
     """
-    some = test_set.images[:100]
-    macs = count_macs(network, some) / len(some) * len(test_set)
+    macs = count_macs(network, test_set.images[:1]) * len(test_set)
     count = 7 if macs < 50e9 else 3
     return {math.ceil(steps / 2**k) for k in range(count)}
 
@@ -817,7 +816,7 @@ def are_finite(tensors: Iterable[Tensor]) -> bool:
 def training_precision(device: torch.device) -> torch.dtype:
     """Return bfloat16 on CPUs that multiply it natively, else float32.
 
-    Emulated it is slow, and a GPU gains nothing from it with networks this small.
+    It is slow if emulated, and a GPU gains nothing from it with networks this small.
     """
     capabilities = cpu_capabilities()
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
@@ -830,11 +829,8 @@ def cpu_capabilities() -> Mapping[str, str | bool]:
     return {}
 
 
-T = TypeVar("T")
-
-
-def progress_bar(items: Iterable[T], description: str, total: int) -> tqdm[T]:
-    """Return items behind a bar, gone at the end, which a terminal or a notebook shows."""
+def progress_bar(items: Iterable[Any], description: str, total: int) -> tqdm[Any]:
+    """Wrap items in a progress bar, which only a terminal or a notebook shows."""
     is_terminal = sys.stderr is not None and sys.stderr.isatty()  # None where it is closed
     is_notebook = type(sys.stderr).__module__.startswith("ipykernel")
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
@@ -889,7 +885,7 @@ def compare_networks(
 
 
 def report_evaluation(callback: Callback, key: str, epochs: int, state: TrainingState) -> None:
-    """Call the callback; then, at the end of an epoch, print a line and how long is left."""
+    """Call the callback; at the end of an epoch, print the metrics and the time that is left."""
     callback.after_evaluation(key, state)
     record = state.history[-1]
     if not record.ends_epoch:
@@ -904,14 +900,14 @@ def report_evaluation(callback: Callback, key: str, epochs: int, state: Training
 
 
 class Callback:
-    """Hooks that a run calls as it goes: what they do is added to it. Here they do nothing."""
+    """Hooks that a run calls as it goes. They only add to it; these here do nothing."""
 
     resumed_from: Mapping[str, Any] | None = None  # the environment of the run that was interrupted
 
     def state_to_resume(self, key: str, network: nn.Module) -> Mapping[str, Any] | None:
-        """Called before a training, which key names.
+        """Called before each network is trained; key names the network, optimizer and seed.
 
-        Returns the TrainingState.state_dict() to go on from, or None to begin anew.
+        Returns the TrainingState.state_dict() to resume from, or None to start anew.
         """
         return None
 
@@ -921,11 +917,11 @@ class Callback:
     def before_saving(self, result: TrainedNetwork) -> None:
         """Called before a network is written to its file.
 
-        Must not print: if nobody reads the output any more, the network would not be written.
+        Must not print: a closed output pipe would end the run before the network is written.
         """
 
     def after_training(self, result: TrainedNetwork) -> None:
-        """Called for each network, once it is saved, or has failed, and that is reported."""
+        """Called for each network after it was saved, or after its failure was reported."""
 
     def after_outputs(
         self, chosen: Mapping[str, TrainedNetwork], report: Mapping[str, Any]
@@ -947,7 +943,7 @@ class Recipe:
     batch_size: int = 128
     hidden_units: int | None = None  # None: each network's own
     learning_rate: float | None = None  # peak; None: see peak_learning_rate
-    learning_rate_scale: float = 1.0  # of that: small batches need a lower one
+    learning_rate_scale: float = 1.0  # of the default: lower for small batches
     augment: Augment | None = None
     is_mirrored: bool = False  # whether augment mirrors images
 
@@ -969,7 +965,7 @@ class Recipe:
 
 
 def peak_learning_rate(network: type[Network], hidden_units: int, optimizer_name: str) -> float:
-    """Return the default: beyond a network's own width it falls with the root of the width."""
+    """Return the default peak, which falls as 1 / sqrt(width) above the default width."""
     rate = network.learning_rates.get(optimizer_name, OPTIMIZERS[optimizer_name].learning_rate)
     return rate * min(1.0, math.sqrt(network.default_hidden_units / hidden_units))
 
@@ -1021,9 +1017,9 @@ def group_results(results: Iterable[TrainedNetwork]) -> dict[str, list[TrainedNe
 
 
 def choose_results(results: Iterable[TrainedNetwork]) -> dict[str, TrainedNetwork]:
-    """Return the result of each network that is saved, under the network's name.
+    """Return, by network name, the result of each network that is saved.
 
-    It is the first that did not diverge; one at chance only if there is no other.
+    It is the first that is not at chance, or else the first; those that diverged never count.
     """
     chosen: dict[str, TrainedNetwork] = {}
     for result in results:
@@ -1065,7 +1061,7 @@ def print_table(results: Sequence[TrainedNetwork]) -> None:
 
 # ---- Saving and loading --------------------------------------------------------------------------
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write each content to its path in one step: at any time a file is the old or the new one.
+    """Write each content to its path atomically: at any time a file is the old or the new one.
 
     Raises OSError, whose message says which file could not be written.
     """
@@ -1137,12 +1133,12 @@ def load_model(
     Which of NETWORKS it is, and its sizes, are read off its weights. Nothing in the file is
     executed. Raises UserError, a ValueError, unless it is a finite float32 state dict of one.
 
-    It takes float32 images in [0, 1]. That other code normalized its images, did not pad them or
-    did not end its MLP with a ReLU, and how large its images were, cannot be read off the weights.
-    Warns of the size assumed if it is not FashionMNIST's and no JSON file beside path states it.
+    It takes float32 images in [0, 1]. Weights do not say whether other code normalized its images,
+    padded them or ended its MLP with a ReLU, nor how large the images were. Warns which image size
+    is assumed if no JSON file beside path states it and it is not FashionMNIST's.
     """
-    path = locate(path)
     try:
+        path = locate(path)
         state = rename_weights(read_state_dict(path))
         kind, config = recognize_network(state)
         network = fill_network(kind, config, state)
@@ -1184,13 +1180,13 @@ MALFORMED = (
 
 
 def load_safely(path: Path) -> object:
-    """Return what torch.save wrote to path, if that is intact and nothing in it is to be executed.
+    """Return what torch.save wrote to path, if it is intact, without executing anything in it.
 
-    Raises OSError, or ValueError, whose text is what was found instead.
+    Raises OSError, or a ValueError that says what was found instead.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch.save does not compress: what unpacks to more was made to fill the memory.
+            # torch.save does not compress: what unpacks to more is a zip bomb.
             unpacked = sum(entry.file_size for entry in archive.infolist())
             is_intact = unpacked <= os.path.getsize(path) and not archive.testzip()
     except (zipfile.BadZipFile, zlib.error, RuntimeError):  # RuntimeError: it is encrypted
@@ -1222,10 +1218,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def rename_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights under our names. Raises ValueError if two have the same.
+    """Return the weights under our names. Raises ValueError if two get the same name.
 
-    DataParallel and torch.compile put something before them; block_1 and block_2 are those of the
-    well-known tutorial that trains this network on FashionMNIST.
+    DataParallel and torch.compile add a prefix; block_1 and block_2 are the names in the well-known
+    tutorial that trains this network on FashionMNIST.
     """
     renamed = {}
     for name, weights in state.items():
@@ -1259,8 +1255,11 @@ def fill_network(
 
 
 # ---- Figures -------------------------------------------------------------------------------------
-# Okabe and Ito's colours, which the colour-blind can tell apart too.
-COLORS = ("#E69F00", "#0072B2", "#CC79A7", "#56B4E9", "#009E73", "#D55E00", "#F0E442", "#000000")
+# Okabe and Ito's colours and a grey, which the colour-blind can tell apart too.
+COLORS = (
+    *("#E69F00", "#0072B2", "#CC79A7", "#56B4E9", "#009E73"),
+    *("#D55E00", "#F0E442", "#000000", "#999999"),
+)
 
 
 def draw_figures(
@@ -1342,7 +1341,7 @@ def show_image(axes: Axes, image: Tensor, title: str, largest: float = 255) -> N
 def plot_accuracy(results: Sequence[TrainedNetwork], title: str) -> Figure:
     """Draw test accuracy (left) and training time (right): a bar for each network and optimizer.
 
-    Of several seeds: the mean, and an error bar of one standard deviation.
+    With several seeds: the mean, and an error bar of one standard deviation.
     """
     groups = group_results(result for result in results if not result.diverged)
     figure, (accuracy_axes, time_axes) = new_figure(title, (8, 3.8), columns=2)
@@ -1371,7 +1370,7 @@ def draw_bars(axes: Axes, values: Mapping[str, Sequence[float]], text_format: st
 def plot_learning_curves(results: Sequence[TrainedNetwork], title: str) -> Figure:
     """Draw loss (left) and accuracy (right) over the epochs: a line for each training.
 
-    Solid on the test images, dashed on the training images. Those that diverged are left out.
+    Solid: test images; dashed: training images. Runs that diverged are left out.
     """
     figure, (loss_axes, accuracy_axes) = new_figure(title, (8, 4), columns=2)
     groups = group_results(result for result in results if not result.diverged)
@@ -1502,7 +1501,7 @@ def build_parser() -> ArgumentParser:
         "--hidden-units",
         type=positive,
         metavar="N",
-        help="width of the networks (default: 10, ResNet 16)",
+        help="width of the networks (default: each one's own)",
     )
     add(
         "--seed",
@@ -1570,20 +1569,31 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def choose_device(parser: argparse.ArgumentParser, name: str) -> str:
     """Return the device of this name, or for auto a GPU that works, or the CPU."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name != "auto" and not available.get(name, True):
-        parser.error(f"argument --device: there is no {name} on this machine")
-    candidates = [device for device in available if available[device]]
-    for device in candidates if name == "auto" else [name]:
-        try:
-            # Too old a GPU has no kernels in this version of torch, a full one no memory.
-            torch.ones(1, device=device).add(1).item()
-            return device
-        except RuntimeError as error:
-            reason = f"{device} does not work: {str(error).partition(chr(10))[0]}"
-            if name != "auto":
-                parser.error(f"argument --device: {reason}")
-            print_error(f"{reason}; --device cpu avoids it")
+    if name != "auto":
+        if not available.get(name, True):
+            parser.error(f"argument --device: there is no {name} on this machine")
+        if fault := find_fault(name):
+            parser.error(f"argument --device: {fault}")
+        return name
+    for device in available:
+        if available[device]:
+            fault = find_fault(device)
+            if not fault:
+                return device
+            print_error(f"{fault}; --device cpu avoids it")
     return "cpu"
+
+
+def find_fault(device: str) -> str:
+    """Return why nothing can be computed on the device, or nothing.
+
+    A GPU may be too old for this version of torch, or have no memory left.
+    """
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        return f"{device} does not work: {str(error).partition(chr(10))[0]}"
+    return ""
 
 
 def parse_number(text: str, kind: type[int] | type[float], least: float) -> float:
@@ -1607,11 +1617,12 @@ def parse_text(text: str) -> str:
 
 
 def choose_recipe(args: argparse.Namespace, recipe: Recipe) -> Recipe:
-    """Return the recipe, with what the flags say in place of its own values."""
+    """Return the recipe, its values overridden by the flags."""
     return replace(
         recipe,
-        networks=args.networks or recipe.networks,
-        optimizers=args.optimizer,
+        # Each once: a training is known by its network, optimizer and seed.
+        networks=tuple(dict.fromkeys(args.networks or recipe.networks)),
+        optimizers=tuple(dict.fromkeys(args.optimizer)),
         seeds=range(args.seed, args.seed + args.runs),
         epochs=args.epochs or recipe.epochs,
         batch_size=args.batch_size or recipe.batch_size,
@@ -1629,9 +1640,9 @@ def run(
 ) -> int:
     """Train, compare, save and draw; return the exit code. Raises UserError or OSError.
 
-    The dataset is by default FashionMNIST, the recipe what the flags choose, and the networks those
-    that compare_networks trains. What is finished is written at once: nothing that comes later can
-    lose it.
+    By default the dataset is FashionMNIST, the recipe is what the flags choose, and the networks
+    are those that compare_networks trains. Finished work is written at once: nothing that comes
+    later can lose it.
     """
     if args.start is run:
         without = "no figures of shifted images and feature maps, no explorer, no checkpoints"
@@ -1640,10 +1651,12 @@ def run(
     dataset = (dataset or load_dataset(args)).to(args.device)
     recipe = recipe or choose_recipe(args, Recipe())
     callback = callback or Callback()
+    if trained is None:
+        trained = compare_networks(recipe, dataset, callback)
     print_dataset(dataset, recipe)
     results: list[TrainedNetwork] = []
     try:
-        for result in trained or compare_networks(recipe, dataset, callback):
+        for result in trained:
             results.append(result)
             if choose_results(results).get(result.name) is result:
                 callback.before_saving(result)
@@ -1765,9 +1778,9 @@ def describe_dataset(dataset: Dataset) -> dict[str, object]:
 
 
 def describe_settings(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
-    """Return the flags, and what was chosen where they left it open."""
+    """Return the flags, completed with the recipe's values."""
     settings = {name: value for name, value in vars(args).items() if name != "start"}
-    return settings | {
+    return settings | {  # of flags whose default is None, what was chosen
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "networks": recipe.networks,
@@ -1827,9 +1840,9 @@ def find_extras() -> ModuleType | None:
         return None
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # `python -P` and runpy leave it out
-    # The folder's modules import this one by its name, but run as a program it is called __main__:
-    # without the alias they would load a copy of it. Modules that know an earlier copy are
-    # forgotten, as after an edit in a notebook. (Under a profiler __main__ is not this module.)
+    # The folder's modules import this module by name, but a script is called __main__: without the
+    # alias they would load a second copy. Modules that use an earlier copy are unloaded, as after
+    # an edit in a notebook. (Under a profiler __main__ is not this module.)
     if PROGRAM is not None and vars(PROGRAM) is globals():
         is_renamed = sys.modules.get("fashion_mnist_cnn") is not PROGRAM
         loaded = sys.modules.get("fashion_mnist_extras.command_line")
@@ -1849,13 +1862,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     An invalid command line exits with 2.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # not in a notebook, nor where it is closed
-        # Each line is seen at once, and in names what its encoding lacks is escaped.
+        # Flush after each line, and escape characters of names that the encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     args = parse_args(argv)
-    out_of_memory = (
-        "out of memory; a smaller --batch-size or --hidden-units needs less, and --device cpu may "
-        "have more"
-    )
     try:
         return args.start(args)
     except KeyboardInterrupt:
@@ -1863,17 +1872,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # whoever read the output has seen enough, as in `... | head -1`
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # for what is written at exit
-    except (MemoryError, torch.OutOfMemoryError):
-        print_error(out_of_memory)
+        os.dup2(nowhere, sys.stdout.fileno())  # so that flushing at exit does not fail
     except (UserError, OSError) as error:
         print_error(str(error))
-    except RuntimeError as error:
-        # Not on every device torch has a type for it, but these words.
-        if "out of memory" not in str(error) and "enforce fail at alloc_cpu" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
-        print_error(out_of_memory)
+        hint = "a smaller --batch-size or --hidden-units needs less, and --device cpu may have more"
+        print_error(f"out of memory; {hint}")
     return 1
+
+
+def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether memory is what was missing: on some devices torch says it in words only."""
+    words = ("out of memory", "enforce fail at alloc_cpu")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def measure_shifts(
 
 
 def predict_shifted(network: nn.Module, images: Tensor, down: int, right: int) -> Tensor:
-    """Return the labels predicted for images shifted by so many pixels, black coming in: (N,)."""
+    """Return the labels (N,) predicted for shifted images; the uncovered border is black."""
     shifted = F.pad(images, (right, -right, down, -down))
     return program.predict_logits(network, shifted).argmax(dim=1)
 
@@ -72,7 +72,7 @@ def compute_feature_maps(network: nn.Module, images: Tensor) -> list[Tensor]:
     for layer in network.modules():
         if isinstance(layer, nn.ReLU):
             hook = layer.register_forward_hook(
-                # Of a batch to which mirror images were added, those of the images.
+                # Without the mirror images that ResNet may have added.
                 lambda _relu, _inputs, output: activations.append(output[: len(images)])
             )
             hooks.append(hook)

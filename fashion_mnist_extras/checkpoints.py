@@ -1,4 +1,4 @@
-"""A file from which an interrupted run goes on, to the same result: --resume."""
+"""The checkpoint of an interrupted run, from which --resume continues to the same result."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from fashion_mnist_extras import set_aside
 
 INTERVAL = 60  # seconds from one writing of the file to the next
 VERSION = "version of the program"
-TRAINING_MODULES = ("augmentation.py", "processes.py")  # what of this folder decides the weights
+TRAINING_MODULES = ("augmentation.py", "processes.py")  # those that decide the weights, too
 
 
 def describe_conditions(
     recipe: program.Recipe, dataset: program.Dataset, processes: int
 ) -> dict[str, Any]:
-    """Return all that decides the weights, as JSON has it: to go on, it must be the same.
+    """Return all that decides the weights, as JSON types: to resume, it must be the same.
 
-    Every field of the recipe is in it, a new one too. A flag that changes none of this decides
-    nothing.
+    It has every field of the recipe, including new ones. Flags that change none of this do not
+    matter.
     """
     train_set, test_set = dataset.train_set, dataset.test_set
     tensors = [train_set.images, train_set.labels, test_set.images, test_set.labels]
@@ -45,9 +45,9 @@ def describe_conditions(
 
 
 class Checkpoint:
-    """The state of each training that a run has begun, in memory and from time to time in a file.
+    """The state of each network's training, in memory and from time to time in a file.
 
-    conditions must be the same to go on, environment may be another.
+    conditions must be the same to resume, environment may be another.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Checkpoint:
         self.last_written = time.monotonic()
 
     def begin(self, resume: bool) -> None:
-        """Go on from the file if that is asked for, or offer it. Raises UserError.
+        """Resume from the file if asked to, otherwise mention it. Raises UserError.
 
-        A run that torchrun has started again because a process died goes on unasked.
+        A run that torchrun restarted because a process died resumes unasked.
         """
         if resume:
             self.read()
@@ -90,11 +90,11 @@ class Checkpoint:
         if not (isinstance(content, dict) and content.keys() == names):
             raise ValueError("this program did not write it")
         if not all(isinstance(content[name], dict) for name in names):
-            raise ValueError("this program did not write it")
+            raise ValueError("its contents are not what this program writes")
         return content
 
     def read(self) -> None:
-        """Go on from the file. Raises UserError."""
+        """Resume from the file. Raises UserError."""
         try:
             content = self.load_content()
         except OSError as error:
@@ -119,7 +119,7 @@ class Checkpoint:
         self.is_own = True
 
     def update(self, key: str, state: Mapping[str, Any]) -> None:
-        """Keep the state of one training; if it is time, write all of them."""
+        """Keep the state of one network's training; if it is time, write all of them."""
         self.states[key] = state
         if time.monotonic() - self.last_written >= INTERVAL:
             try:
@@ -128,7 +128,7 @@ class Checkpoint:
                 program.print_error(str(error))
 
     def write(self) -> None:
-        """Write the file in one step; another run's is kept under another name. Raises OSError."""
+        """Write the file; another run's is kept under another name. Raises OSError."""
         self.last_written = time.monotonic()
         if self.path.exists() and not self.is_own:
             kept = set_aside(self.path)
@@ -150,9 +150,9 @@ class Checkpoint:
 
 
 def compute_version() -> str:
-    """Return a digest of what trains: the script, and modules of this folder.
+    """Return a digest of the code that trains: the script and TRAINING_MODULES.
 
-    Comments and the form of lines are not in it.
+    Comments and formatting do not change it.
     """
     folder = Path(__file__).parent
     digest = hashlib.sha256()

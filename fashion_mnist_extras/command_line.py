@@ -21,7 +21,7 @@ from fashion_mnist_extras.checkpoints import Checkpoint, describe_conditions
 
 
 def extend(parser: program.ArgumentParser) -> None:
-    """Add the flags of this folder, and let the program start with the function below."""
+    """Add this folder's flags, and make main call start, below; which fit together: check_flags."""
     parser.set_defaults(start=partial(start, parser))
     group = parser.add_argument_group("your own images, prediction and more")
     side = partial(program.parse_number, kind=int, least=8)
@@ -73,7 +73,7 @@ def extend(parser: program.ArgumentParser) -> None:
 def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
     """Predict or train, as the flags say; return the exit code. Raises UserError or OSError.
 
-    Under torchrun every process comes here; the first one saves, draws and speaks for all.
+    Under torchrun every process runs this; only the first saves, draws and prints.
     """
     check_flags(parser, args)
     if args.predict:
@@ -82,7 +82,12 @@ def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
         subfolder = image_folders.name_subfolder(args.images) if args.images else ""
         # Before images are read, which may take minutes.
         models_dir, assets_dir = program.find_output_folders(args, subfolder)
-        dataset = load_dataset(args).to(args.device)
+        if args.images:
+            images = Path(args.images)
+            dataset = image_folders.load_image_folder(images, args.image_size, args.seed)
+        else:
+            dataset = program.load_dataset(args)
+        dataset = dataset.to(args.device)
         recipe = choose_recipe(args, dataset)
         conditions = describe_conditions(recipe, dataset, count)
         environment = program.describe_environment(torch.device(args.device))
@@ -135,13 +140,6 @@ def check_flags(parser: program.ArgumentParser, args: argparse.Namespace) -> Non
         parser.error("argument --images: not allowed with --predict; name a network with --model")
 
 
-def load_dataset(args: argparse.Namespace) -> program.Dataset:
-    """Return your own images or FashionMNIST, on the CPU. Raises UserError or OSError."""
-    if args.images:
-        return image_folders.load_image_folder(Path(args.images), args.image_size, args.seed)
-    return program.load_dataset(args)
-
-
 def choose_recipe(args: argparse.Namespace, dataset: program.Dataset) -> program.Recipe:
     """Return what the flags say or, where they do not, what was best on held-out images."""
     recipe = program.Recipe()
@@ -171,9 +169,8 @@ class Extras(program.Callback):
     saved: set[str] = field(default_factory=set)  # names of networks
     set_aside: list[str] = field(default_factory=list)  # lines that are not printed yet
 
-    @property
-    def resumed_from(self) -> Mapping[str, Any] | None:  # type: ignore[override]
-        return self.checkpoint.resumed_from
+    def __post_init__(self) -> None:
+        self.resumed_from = self.checkpoint.resumed_from
 
     def state_to_resume(self, key: str, network: nn.Module) -> Mapping[str, Any] | None:
         state = self.checkpoint.states.get(key)
@@ -214,7 +211,7 @@ class Extras(program.Callback):
 
 
 def print_mirrored_classes(result: program.TrainedNetwork, class_names: tuple[str, ...]) -> None:
-    """Print a line if the network takes two classes for each other as if by a coin."""
+    """Print a line if the network confuses two classes about as often as not."""
     pair = find_mirrored_classes(result.metrics.confusion_matrix)
     if pair:
         names = " and ".join(class_names[label] for label in pair)

@@ -1,6 +1,6 @@
-"""What assets/explorer.html is given: images, weights from the whole of training, predictions.
+"""The data of assets/explorer.html: images, weights from the whole of training, predictions.
 
-The page computes MLP and TinyVGG by itself; of other networks it shows what was predicted here.
+The page runs MLP and TinyVGG itself; for other networks it shows predictions computed here.
 """
 
 from __future__ import annotations
@@ -63,12 +63,14 @@ def add_snapshot(
 
 
 def drop_snapshots(snapshots: list[Snapshot], most: int) -> None:
-    """Drop those with the nearest neighbours, so that more are left of the beginning."""
+    """Drop the most closely spaced ones, so that more early ones are left."""
     while len(snapshots) > most:
-        gaps = []  # the ratio of the epochs after and before each
-        for before, after in zip(snapshots[1:], snapshots[3:], strict=False):
-            gaps.append(after["epoch"] / before["epoch"])
-        del snapshots[2 + gaps.index(min(gaps))]
+        epochs = [snapshot["epoch"] for snapshot in snapshots]
+        gaps = []
+        for index in range(2, len(epochs) - 1):  # the first two and the last stay
+            gaps.append((epochs[index + 1] / epochs[index - 1], index))
+        _, densest = min(gaps)
+        del snapshots[densest]
 
 
 def build_page(
@@ -109,7 +111,7 @@ def build_page(
                 "predictions": result.test_logits.argmax(dim=1)[sample].tolist(),
                 "shiftAccuracy": evidence["shift_accuracy"][name],
                 "shiftedImages": evidence["images"],
-                # For the page to see whether it computes what this network does.
+                # So that the page can verify its own computation.
                 "logits": result.test_logits[typical[:10]].tolist(),
             }
         else:
@@ -123,9 +125,9 @@ def choose_snapshots(
     computed: Mapping[str, program.TrainedNetwork],
     snapshots: Mapping[nn.Module, Sequence[Snapshot]],
 ) -> dict[str, list[Snapshot]]:
-    """Return those of each network that the page shows: the same moments of all networks.
+    """Return each network's snapshots for the page: from the same epochs for all networks.
 
-    A large network was evaluated less often, and the more weights, the fewer moments fit.
+    A large network was evaluated less often, and the more weights, the fewer snapshots fit.
     """
     epochs = []
     weights = 0

@@ -157,7 +157,7 @@ def split_files(folder: Path, generator: torch.Generator) -> tuple[Files, Files]
     train_files = find_images(train_folder, set())
     if not test_folder:
         return hold_out(train_files, generator)
-    # Of a file that both link to, or one to the other, nothing would be learned by testing on it.
+    # A file linked from both folders must not be tested on: it is in the training set.
     trained_on = {path.resolve() for path in itertools.chain(*train_files.values())}
     test_files = find_images(test_folder, trained_on)
     if different := sorted(train_files.keys() ^ test_files.keys()):
@@ -170,8 +170,8 @@ def split_files(folder: Path, generator: torch.Generator) -> tuple[Files, Files]
 def find_splits(folder: Path) -> tuple[Path, Path | None]:
     """Return the folders to train and to test on, each with a folder per class; None: hold out.
 
-    A split holds at least two class folders and is called as name_split says. Raises UserError if
-    that is ambiguous, or if what look like classes are splits, or hold them.
+    A split has a name that name_split recognizes and at least two class folders. Raises UserError
+    if that is ambiguous, or if apparent classes are or contain splits.
     """
     root = unwrap(folder)
     splits: dict[str, list[Path]] = {"class": []}
@@ -241,7 +241,7 @@ def refuse_splits_as_classes(root: Path) -> None:
 
 
 def refuse_names(folder: Path, names: Iterable[str]) -> None:
-    """Raise UserError if names are not those of classes, or differ by what nobody sees."""
+    """Raise UserError if names are not class names, or differ only in case or spaces."""
     lowered = [name.lower() for name in names]
     if len(lowered) < 2:
         raise program.UserError(f"{folder} must have at least two folders of images, one per class")
@@ -289,7 +289,7 @@ def unwrap(folder: Path) -> Path:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Return the folders in folder but hidden ones and links in a circle. Raises UserError."""
+    """Return the visible folders in folder, without links back to itself. Raises UserError."""
     real = Path(os.path.realpath(folder))  # also of a link to itself
     folders = []
     try:
@@ -309,10 +309,11 @@ def find_images(folder: Path, excluded: set[Path]) -> Files:
     that are excluded: otherwise one image could be both trained and tested on.
     """
     classes = class_folders(folder)
-    # An accent is a character of its own where a Mac has written the name.
+    # macOS may write an accented letter as two characters (NFD).
     names = [unicodedata.normalize("NFC", path.name) for path in classes]
     refuse_names(folder, dict.fromkeys(names))
-    files: Files = {name: [] for name in names}
+    # Labels are numbered in this order, which must not depend on how a system writes accents.
+    files: Files = {name: [] for name in sorted(names)}
     taken = set(excluded)
     skipped = [path for path in folder.iterdir() if path not in classes]
     for class_folder, name in zip(classes, names, strict=True):
@@ -354,9 +355,9 @@ def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
 def measure_copies(train_images: Tensor, test_images: Tensor) -> float:
     """Return the share of the test images, or of 500, that are nearly the same as a training image.
 
-    Nearly: of both, made 16 x 16, values differ by less than 4 of 255 in the mean, mirrored or not,
-    and by less than a third of what is usual in the set: pages of text or pictures of the night are
-    all much alike, and no copies of each other.
+    Nearly: resized to 16 x 16, mirrored or not, their mean absolute difference is below 4 of 255,
+    and below a third of the median difference: pages of text or night photographs all look alike
+    without being copies.
     """
     tested = shrink(test_images[:500])
     mirrored = shrink(test_images[:500].flip(3))
@@ -415,7 +416,7 @@ def read_images(paths: list[Path], image_size: int | None) -> tuple[list[Tensor 
 
 
 def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T | program.UserError]:
-    """Return function of each path, or its error, by one thread per processor."""
+    """Apply function to each path in a pool of threads; return results or errors."""
 
     def attempt(path: Path) -> T | program.UserError:
         try:
@@ -424,7 +425,7 @@ def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T | prog
             return error
 
     def leave_processor() -> None:
-        """Let this thread run on all: it has inherited the one that OpenMP gave to main."""
+        """Undo OpenMP's pinning, which threads inherit from the main one."""
         if program.PROCESSORS:
             os.sched_setaffinity(0, program.PROCESSORS)
 

@@ -121,7 +121,7 @@ def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
 
 
 def expand_paths(paths: Iterable[str]) -> Iterator[str]:
-    """Yield each file itself, and all images in folders and in what no shell has expanded."""
+    """Yield each file itself, and all images in folders and unexpanded patterns."""
     for path in paths:
         if os.path.isfile(path):
             yield path
@@ -176,8 +176,8 @@ def set_aside_others(
 ) -> list[str]:
     """Rename networks in folder that would be lost or mixed up with result; return a line for each.
 
-    Those are networks of other classes and, of your own images, the one that result is about to
-    replace, unless it is the same. Their descriptions go with them; --predict looks at neither.
+    These have other classes or, for your own images, are what result is about to replace, unless
+    identical. Their JSON files are renamed too; --predict uses neither.
     """
     class_names = list(dataset.test_set.class_names)
     lines = []

@@ -21,8 +21,8 @@ import fashion_mnist_cnn as program
 def join(device: str) -> Iterator[tuple[int, int]]:
     """Join the processes; yield the rank of this one and their number: 0, 1 without torchrun.
 
-    In the meantime every step of an optimizer uses the mean of all processes' gradients. The first
-    process speaks for all: what the others print is dropped.
+    Meanwhile every step of an optimizer uses the mean of all processes' gradients. Only the first
+    process prints: the others' stdout is discarded.
     """
     if not distributed.is_torchelastic_launched():
         yield 0, 1
@@ -86,8 +86,8 @@ def augment_separately(
 ) -> program.Augment:
     """Return augment with random numbers of this process's own.
 
-    In every process training makes a generator for each epoch, of the same seed. It is seeded anew
-    here, as if the processes took turns in a training of count times as many epochs.
+    Training seeds each epoch's generator alike in every process. It is reseeded here, as if the
+    processes took turns in a training of count times as many epochs.
     """
     current: torch.Generator | None = None
 

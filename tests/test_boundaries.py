@@ -61,7 +61,7 @@ def test_modules_import_the_script_under_one_name_and_each_other_downwards(modul
         if isinstance(node, ast.Import) and node.names[0].name == "fashion_mnist_cnn":
             assert node.names[0].asname == "program"
     others = {other for other in MODULES if f"fashion_mnist_extras.{other}" in names}
-    assert others <= ARROWS.get(module, set())
+    assert others <= ARROWS.get(module, set()), "see ARROWS"
 
 
 def test_the_script_has_one_door():
@@ -98,7 +98,7 @@ def test_no_function_is_handed_over_and_types_are_known():
                 if used & {"Any", "Callable"}:
                     owner = f"{parent.name}." if isinstance(parent, ast.ClassDef) else ""
                     found.add(f"{module}.{owner}{node.name}")
-    assert found == UNTYPED
+    assert found == UNTYPED, "see UNTYPED"
 
 
 def test_each_module_is_imported_by_itself_and_loads_no_more_than_it_needs():

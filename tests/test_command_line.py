@@ -148,7 +148,9 @@ def test_what_is_asked_for_overrides_what_would_be_chosen():
     unchanged = choose(image_set(9), *own, "--no-augment")
     assert unchanged.augment is None and not unchanged.is_mirrored
     recipe = choose(image_set(9), *own, "--epochs", "7", "--batch-size", "5", "--networks", "mlp")
-    assert (recipe.epochs, recipe.batch_size, recipe.networks) == (7, 5, ["mlp"])
+    assert (recipe.epochs, recipe.batch_size, recipe.networks) == (7, 5, ("mlp",))
+    twice = choose(grey, "--networks", "mlp", "resnet", "mlp", "--optimizer", "sgd", "sgd")
+    assert (twice.networks, twice.optimizers) == (("mlp", "resnet"), ("sgd",))
     large = choose(image_set(3000), *own, "--batch-size", "1024")
     assert large.learning_rate_scale == 1, "a larger batch does not make training diverge"
     assert choose(grey, "--augment").augment == Augmentation()

@@ -174,6 +174,17 @@ def test_every_training_has_its_learning_curves_solid_on_test_images():
     assert len(legend) == 6 + 2
 
 
+def test_every_network_with_every_optimizer_has_a_colour_and_a_curve():
+    results = []
+    for optimizer in program.OPTIMIZERS:
+        for network in (MLP, CNN, RESNET):
+            results.append(make_result(network, optimizer=optimizer, history=make_history()))
+    figure = program.plot_learning_curves(results, "title")
+    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+    assert len(drawn) == 2 * len(results)
+    assert len({line.get_color() for line in drawn}) == len(results)
+
+
 def test_learning_curves_begin_within_the_first_epoch_and_leave_out_what_diverged():
     before = program.Record(0.0, None, None, 2.8, 0.1, 0.0)
     history = [before, program.Record(0.5, 3.0, 0.1, 2.5, 0.2, 1.0), *make_history()]

@@ -414,6 +414,20 @@ def test_a_name_in_two_unicode_forms_is_one_class(tmp_path: Path, train_form: st
     assert train_set.labels.tolist() == [0, 0, 1], "both folders of one class"
 
 
+@pytest.mark.parametrize("train_form", ["NFC", "NFD"])
+def test_labels_do_not_depend_on_how_a_system_writes_accents(tmp_path: Path, train_form: str):
+    """In one form é comes before z, in the other after it."""
+    test_form = {"NFC": "NFD", "NFD": "NFC"}[train_form]
+    for number, (split, form) in enumerate([("train", train_form), ("test", test_form)]):
+        for index, name in enumerate(("cafz", "café", "ära")):
+            path = tmp_path / split / unicodedata.normalize(form, name) / "0.png"
+            save_image(path, color=100 * number + index)
+    train_set, test_set = load_folder(tmp_path)
+    assert train_set.class_names == test_set.class_names == ("cafz", "café", "ära")
+    assert [value % 100 for value in brightnesses(train_set)] == train_set.labels.tolist()
+    assert [value % 100 for value in brightnesses(test_set)] == test_set.labels.tolist()
+
+
 # ---- Other files, and links ----------------------------------------------------------------------
 def test_files_that_are_not_images_are_skipped_counted_and_five_are_named(folder: Path, capsys):
     names = ["README.txt", "a/labels.csv", "beside.png", "a/clip.mpg", "b/features.h5", "a/x.heic"]

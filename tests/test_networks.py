@@ -152,3 +152,8 @@ def test_an_exported_network_takes_a_batch_of_any_size(key: str):
     for count in (2, 7):
         images = torch.rand(count, 1, 28, 28)
         torch.testing.assert_close(exported.module()(images), network(images))
+
+
+def test_each_network_has_a_file_of_its_own():
+    files = [kind.model_file for kind in program.NETWORKS.values()]
+    assert len(set(files)) == len(files)
