@@ -290,8 +290,8 @@ class NetworkConfig:
 Network = TinyVGG | MLP | ResNet  # for type checkers: a new network belongs here too
 
 # The choices of --networks. Table, figures and files follow from each class, which must define
-# model_file, default_hidden_units, learning_rates, build and read_config. File and weights need names
-# of their own: by the weights' names load_model recognizes a network, see also rename_weights.
+# model_file, default_hidden_units, learning_rates, build and read_config. The names of its file and
+# of its weights must be its own: load_model recognizes a network by the latter (rename_weights).
 NETWORKS: dict[str, type[Network]] = {
     "mlp": MLP,
     "tinyvgg": TinyVGG,
