@@ -82,12 +82,7 @@ def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
         subfolder = image_folders.name_subfolder(args.images) if args.images else ""
         # Before images are read, which may take minutes.
         models_dir, assets_dir = program.find_output_folders(args, subfolder)
-        if args.images:
-            images = Path(args.images)
-            dataset = image_folders.load_image_folder(images, args.image_size, args.seed)
-        else:
-            dataset = program.load_dataset(args)
-        dataset = dataset.to(args.device)
+        dataset = read_dataset(args).to(args.device)
         recipe = choose_recipe(args, dataset)
         conditions = describe_conditions(recipe, dataset, count)
         environment = program.describe_environment(torch.device(args.device))
@@ -138,6 +133,13 @@ def check_flags(parser: program.ArgumentParser, args: argparse.Namespace) -> Non
         parser.error(f"argument {flag}: not allowed without --predict")
     if args.predict and args.images:
         parser.error("argument --images: not allowed with --predict; name a network with --model")
+
+
+def read_dataset(args: argparse.Namespace) -> program.Dataset:
+    """Return your own images or FashionMNIST, on the CPU. Raises UserError or OSError."""
+    if args.images:
+        return image_folders.load_image_folder(Path(args.images), args.image_size, args.seed)
+    return program.load_dataset(args)
 
 
 def choose_recipe(args: argparse.Namespace, dataset: program.Dataset) -> program.Recipe:
