@@ -27,7 +27,6 @@ UNTYPED = {
     "checkpoints.Checkpoint.update",
     "checkpoints.describe_conditions",
     "command_line.Extras.after_outputs",
-    "command_line.Extras.resumed_from",
     "command_line.Extras.state_to_resume",
     "explorer.describe_training",
     "image_folders.map_files",
