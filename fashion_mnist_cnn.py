@@ -37,7 +37,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -642,6 +642,10 @@ class Record:
     def ends_epoch(self) -> bool:
         return self.epoch > 0 and self.epoch.is_integer()
 
+    def is_shown(self, epochs: int) -> bool:
+        """Whether it is printed, drawn and written: of many epochs about a hundred are."""
+        return self.epoch <= 1 or self.epoch == epochs or self.epoch % math.ceil(epochs / 100) == 0
+
 
 Augment = Callable[[Tensor, torch.Generator, float], Tensor]  # see train
 
@@ -878,7 +882,7 @@ def compare_networks(
             optimizer=optimizer,
             learning_rate=learning_rate,
             seed=seed,
-            history=history,
+            history=[record for record in history if record.is_shown(recipe.epochs)],
             test_logits=predict_logits(network, test_set.images).cpu(),
             test_labels=test_set.labels.cpu(),
         )
@@ -888,7 +892,7 @@ def report_evaluation(callback: Callback, key: str, epochs: int, state: Training
     """Call the callback; at the end of an epoch, print the metrics and the time that is left."""
     callback.after_evaluation(key, state)
     record = state.history[-1]
-    if not record.ends_epoch:
+    if not record.ends_epoch or not record.is_shown(epochs):
         return
     on_train = f"train loss {record.train_loss:.4f}, accuracy {record.train_accuracy:.2%}"
     on_test = f"test loss {record.test_loss:.4f}, accuracy {record.test_accuracy:.2%}"
@@ -922,6 +926,9 @@ class Callback:
 
     def after_training(self, result: TrainedNetwork) -> None:
         """Called for each network after it was saved, or after its failure was reported."""
+
+    def saving_failed(self, result: TrainedNetwork) -> None:
+        """Called if a network could not be written at the end either."""
 
     def after_outputs(
         self, chosen: Mapping[str, TrainedNetwork], report: Mapping[str, Any]
@@ -1073,13 +1080,26 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             temporaries[path] = temporary
             temporary.write_bytes(content)
         for path, temporary in temporaries.items():
-            os.replace(temporary, path)
+            replace_file(temporary, path)
     except OSError as error:
         hint = "no file was left half written"
-        raise OSError(f"cannot write {path}: {error.strerror}; {hint}") from error
+        raise type(error)(f"cannot write {path}: {error.strerror}; {hint}") from error
     finally:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+        with suppress(PermissionError):
+            for temporary in temporaries.values():
+                temporary.unlink(missing_ok=True)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Move source to target in one step. Raises OSError.
+
+    On Windows that is refused while another program, such as a virus scanner, has a file open.
+    """
+    for delay in (0.1, 0.3, 1.0, 3.0):
+        with suppress(PermissionError):
+            return os.replace(source, target)
+        time.sleep(delay)
+    return os.replace(source, target)
 
 
 def check_writable(folder: Path, flag: str) -> None:
@@ -1338,6 +1358,14 @@ def show_image(axes: Axes, image: Tensor, title: str, largest: float = 255) -> N
     axes.spines[:].set_visible(False)
 
 
+def shorten(name: str, length: int) -> str:
+    """Return a name of at most length characters: the beginning and the end of a longer one."""
+    if len(name) <= length:
+        return name
+    end = (length - 1) // 2
+    return f"{name[: length - 1 - end]}…{name[-end:]}"
+
+
 def plot_accuracy(results: Sequence[TrainedNetwork], title: str) -> Figure:
     """Draw test accuracy (left) and training time (right): a bar for each network and optimizer.
 
@@ -1422,9 +1450,9 @@ def plot_confusion_matrix(result: TrainedNetwork, class_names: Sequence[str]) ->
             draw_confusion_matrix(matrix, show_normed=True, figure=figure, axis=axes)
             plt.close(unused)
     axes.set(xlabel="predicted class", ylabel="true class")
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, class_names)
+    names = [shorten(name, 32) for name in class_names]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
     return figure
 
 
@@ -1432,6 +1460,7 @@ def plot_predictions(
     result: TrainedNetwork, test_set: ImageSet, indices: Tensor, title: str
 ) -> Figure:
     """Draw up to nine test images, chosen by indices (n,), with predicted and true class."""
+    names = [shorten(name, 14) for name in test_set.class_names]
     figure, grid = new_figure(title, (7.5, 8.5), rows=3, columns=3)
     for axes in grid[len(indices) :]:
         axes.set_visible(False)
@@ -1439,9 +1468,8 @@ def plot_predictions(
         probability, prediction = result.test_logits[index].softmax(dim=0).max(dim=0)
         label = result.test_labels[index]
         mark, color = ("✓", "#009E73") if prediction == label else ("✗", "#D55E00")
-        predicted_class = f"{test_set.class_names[int(prediction)]}, {probability:.1%}"
-        true_class = test_set.class_names[int(label)]
-        text = f"{mark} predicted: {predicted_class}\ntrue: {true_class}"
+        predicted_class = f"{names[int(prediction)]}, {probability:.1%}"
+        text = f"{mark} predicted: {predicted_class}\ntrue: {names[int(label)]}"
         show_image(axes, test_set.images[index].permute(1, 2, 0), text)
         axes.title.set_color(color)
     return figure
@@ -1655,12 +1683,17 @@ def run(
         trained = compare_networks(recipe, dataset, callback)
     print_dataset(dataset, recipe)
     results: list[TrainedNetwork] = []
+    refused: list[TrainedNetwork] = []
     try:
         for result in trained:
             results.append(result)
             if choose_results(results).get(result.name) is result:
                 callback.before_saving(result)
-                save_network(result, dataset, models_dir)
+                try:
+                    save_network(result, dataset, models_dir)
+                except PermissionError as error:
+                    print_error(f"{error}; it is tried again at the end")
+                    refused.append(result)
             print_failure(result, recipe.is_mirrored)
             callback.after_training(result)
     except KeyboardInterrupt:
@@ -1679,6 +1712,9 @@ def run(
         write_and_print(draw_figures(results, shown, dataset), assets_dir)
     callback.after_outputs(chosen, report)
     print(assets_dir / "results.json")
+    for result in refused:
+        if chosen[result.name] is result:
+            save_again(result, dataset, models_dir, callback)
     print(f"{' and '.join(chosen)}: in {models_dir}{os.sep}")
     if dataset.unreadable_files:
         print_error(f"{dataset.unreadable_files} unreadable files were left out")
@@ -1687,6 +1723,15 @@ def run(
         print_error(f"every run of {' and '.join(unsaved)} diverged, and none was saved")
         return 1
     return 0
+
+
+def save_again(result: TrainedNetwork, dataset: Dataset, folder: Path, callback: Callback) -> None:
+    """Write a network whose file was in use before. Raises OSError if it still is."""
+    try:
+        save_network(result, dataset, folder)
+    except PermissionError:
+        callback.saving_failed(result)
+        raise
 
 
 def find_output_folders(args: argparse.Namespace, subfolder: str) -> tuple[Path, Path]:
@@ -1754,26 +1799,21 @@ def describe_run(
     resumed_from: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the content of results.json; every number in it is finite."""
-    image = dataset.test_set.images[:1]
+    images = dataset.test_set.images
     return {
-        "dataset": describe_dataset(dataset),
+        "dataset": {
+            "name": dataset.name,
+            "train_images": len(dataset.train_set),
+            "test_images": len(dataset.test_set),
+            "image_shape": list(images.shape[1:]),
+            "class_names": dataset.test_set.class_names,
+            "unreadable_files": dataset.unreadable_files,
+        },
         "environment": describe_environment(torch.device(args.device)),
         "resumed_from": resumed_from,
         "settings": describe_settings(args, recipe),
-        "models": [describe_result(result, image) for result in results],
+        "models": [describe_result(result, images[:1]) for result in results],
         "evidence": None,  # measured with the folder fashion_mnist_extras
-    }
-
-
-def describe_dataset(dataset: Dataset) -> dict[str, object]:
-    """Return what results.json says of the images."""
-    return {
-        "name": dataset.name,
-        "train_images": len(dataset.train_set),
-        "test_images": len(dataset.test_set),
-        "image_shape": list(dataset.test_set.images.shape[1:]),
-        "class_names": dataset.test_set.class_names,
-        "unreadable_files": dataset.unreadable_files,
     }
 
 

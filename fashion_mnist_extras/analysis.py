@@ -136,7 +136,8 @@ def plot_feature_maps(
     remaining = iter(grid)
     for index, label in enumerate(image_set.labels.tolist()):
         image = image_set.images[index].permute(1, 2, 0)
-        program.show_image(next(remaining), image, f"{image_set.class_names[label]}\ninput")
+        name = program.shorten(image_set.class_names[label], 11)
+        program.show_image(next(remaining), image, f"{name}\ninput")
         for number, dead in enumerate(dead_channels):
             channels = layers[number][:, :10]
             text = f"conv {number + 1}\n{len(dead)} dead" if dead else f"conv {number + 1}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import io
 import json
 import os
 import time
+import tokenize
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -152,13 +152,23 @@ class Checkpoint:
 def compute_version() -> str:
     """Return a digest of the code that trains: the script and TRAINING_MODULES.
 
-    Comments and formatting do not change it.
+    Comments, empty lines and line ends do not change it, nor does another version of Python.
     """
     folder = Path(__file__).parent
     digest = hashlib.sha256()
     for path in (Path(program.__file__), *(folder / name for name in TRAINING_MODULES)):
-        digest.update(ast.dump(ast.parse(path.read_bytes())).encode())
+        digest.update(remove_comments(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()
+
+
+def remove_comments(source: str) -> str:
+    """Return Python source without comments and empty lines."""
+    lines = source.split("\n")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def compute_digest(class_names: Sequence[str], tensors: Sequence[Tensor]) -> str:

@@ -79,10 +79,12 @@ def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
     if args.predict:
         return prediction.predict(args)
     with processes.join(args.device) as (rank, count):
-        subfolder = image_folders.name_subfolder(args.images) if args.images else ""
+        subfolder = ""
+        if args.images:
+            subfolder = prediction.choose_subfolder(args.images, Path(args.models_dir))
         # Before images are read, which may take minutes.
         models_dir, assets_dir = program.find_output_folders(args, subfolder)
-        dataset = read_dataset(args).to(args.device)
+        dataset = read_dataset(args, subfolder).to(args.device)
         recipe = choose_recipe(args, dataset)
         conditions = describe_conditions(recipe, dataset, count)
         environment = program.describe_environment(torch.device(args.device))
@@ -135,11 +137,14 @@ def check_flags(parser: program.ArgumentParser, args: argparse.Namespace) -> Non
         parser.error("argument --images: not allowed with --predict; name a network with --model")
 
 
-def read_dataset(args: argparse.Namespace) -> program.Dataset:
+def read_dataset(args: argparse.Namespace, subfolder: str) -> program.Dataset:
     """Return your own images or FashionMNIST, on the CPU. Raises UserError or OSError."""
-    if args.images:
-        return image_folders.load_image_folder(Path(args.images), args.image_size, args.seed)
-    return program.load_dataset(args)
+    if not args.images:
+        return program.load_dataset(args)
+    dataset = image_folders.load_image_folder(Path(args.images), args.image_size, args.seed)
+    notes = {**dataset.notes, "folder": prediction.identify_folder(args.images)}
+    name = image_folders.printable(subfolder)
+    return replace(dataset, name=name, subfolder=subfolder, notes=notes)
 
 
 def choose_recipe(args: argparse.Namespace, dataset: program.Dataset) -> program.Recipe:
@@ -169,7 +174,8 @@ class Extras(program.Callback):
     writes_checkpoints: bool  # only the first of several processes does
     snapshots: dict[nn.Module, list[explorer.Snapshot]] = field(default_factory=dict)
     saved: set[str] = field(default_factory=set)  # names of networks
-    set_aside: list[str] = field(default_factory=list)  # lines that are not printed yet
+    reported: set[str] = field(default_factory=set)
+    set_aside: dict[str, list[prediction.SetAside]] = field(default_factory=dict)  # for networks
 
     def __post_init__(self) -> None:
         self.resumed_from = self.checkpoint.resumed_from
@@ -189,12 +195,19 @@ class Extras(program.Callback):
     def before_saving(self, result: program.TrainedNetwork) -> None:
         if result.name not in self.saved:
             self.saved.add(result.name)
-            self.set_aside = prediction.set_aside_others(self.models_dir, result, self.dataset)
+            others = prediction.set_aside_others(self.models_dir, result, self.dataset)
+            self.set_aside[result.name] = others
+
+    def saving_failed(self, result: program.TrainedNetwork) -> None:
+        for other in self.set_aside.get(result.name, []):
+            other.put_back()
+            program.print_error(f"{other.kept} is again {other.path}")
 
     def after_training(self, result: program.TrainedNetwork) -> None:
-        for line in self.set_aside:
-            tqdm.write(line)
-        self.set_aside = []
+        if result.name not in self.reported:
+            self.reported.add(result.name)
+            for path, kept, reason in self.set_aside.get(result.name, []):
+                tqdm.write(f"{path}, {reason}, is now {kept}")
         if self.recipe.is_mirrored and not result.diverged and not result.metrics.at_chance:
             print_mirrored_classes(result, self.dataset.test_set.class_names)
 

@@ -96,6 +96,7 @@ def build_page(
         "dataset": dataset.name,
         "classes": test_set.class_names,
         "shape": shown.images.shape[1:],
+        "page": dataset.notes.get("page"),  # under transparent images
         "labels": shown.labels.tolist(),
         "images": encode(shown.images),
         "typical": len(typical),

