@@ -595,3 +595,34 @@ def test_training_goes_on_from_any_epoch(fashion_mnist, key: str, learning_rate:
         assert [record.epoch for record in resumed_history] == [record.epoch for record in history]
         for name, weights in network.state_dict().items():
             assert weights.numpy().tobytes() == resumed.state_dict()[name].numpy().tobytes()
+
+
+SOURCE = """# a comment
+def f(x):  # another
+    text = f"{x!r:>5} # no comment"
+
+    return text + '#'  # the last
+"""
+
+
+def test_a_version_is_a_sources_text_without_comments_and_empty_lines():
+    """Not its syntax tree or tokens, which differ from one version of Python to the next."""
+    expected = """def f(x):
+    text = f"{x!r:>5} # no comment"
+    return text + '#'"""
+    assert checkpoints.remove_comments(SOURCE) == expected
+    assert checkpoints.remove_comments(expected) == expected
+    assert checkpoints.remove_comments(SOURCE.replace("5", "6")) != expected
+
+
+def test_every_line_of_the_program_but_comments_is_in_its_version(tmp_path, monkeypatch):
+    version = checkpoints.compute_version()
+    copy = tmp_path / "fashion_mnist_cnn.py"
+    content = Path(program.__file__).read_text()
+    monkeypatch.setattr(program, "__file__", str(copy))
+    for edited, is_same in (
+        (content.replace("\n", "\r\n\r\n"), True),
+        (content.replace("label_smoothing=0.05", "label_smoothing=0.06"), False),
+    ):
+        copy.write_bytes(edited.encode())
+        assert (checkpoints.compute_version() == version) == is_same

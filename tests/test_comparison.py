@@ -212,3 +212,24 @@ def test_a_network_is_saved_before_anything_is_printed_about_it(few, monkeypatch
     with pytest.raises(OSError, match="No space left"):
         compare(few)
     assert isinstance(program.load_model("models/MLP_model.pth"), program.MLP)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "count"), [(1, 1), (3, 3), (100, 100), (101, 52), (250, 85), (2300, 101)]
+)
+def test_of_many_epochs_about_a_hundred_are_shown_the_first_and_the_last(epochs: int, count: int):
+    records = [program.Record(epoch, 1, 0.5, 1, 0.5, 1.0) for epoch in range(1, epochs + 1)]
+    shown = [record.epoch for record in records if record.is_shown(epochs)]
+    assert len(shown) == count
+    assert shown[0] == 1 and shown[-1] == epochs
+    within_the_first = program.Record(0.25, 1, 0.5, 1, 0.5, 1.0)
+    assert within_the_first.is_shown(epochs)
+
+
+def test_a_long_training_prints_and_keeps_what_is_shown(few, capsys):
+    dataset = program.Dataset("few", *(image_set.subset(slice(20)) for image_set in few))
+    recipe = program.Recipe(networks=("mlp",), epochs=201, batch_size=20)
+    (result,) = program.compare_networks(recipe, dataset, program.Callback())
+    out = capsys.readouterr().out
+    assert out.count("  epoch ") == len(result.history) - 1 == 1 + 201 // 3
+    assert [record.epoch for record in result.history][:4] == [0, 1, 3, 6]

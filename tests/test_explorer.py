@@ -23,7 +23,7 @@ import axe_core_python
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageOps
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
@@ -613,14 +613,22 @@ PHOTOGRAPH = REPOSITORY / "assets/test_image_as_photograph.jpg"
 
 
 def save_photographs(folder: Path) -> list[Path]:
-    """A garment on a wall, a large noisy one, and a white one on a transparent page."""
+    """A garment on a wall, a large noisy one, white ones on a transparent page; frames, shade."""
     noisy = Image.effect_noise((1500, 1100), 12).convert("RGB")
     ImageDraw.Draw(noisy).polygon([(500, 200), (1000, 220), (950, 900), (560, 880)], (160, 20, 60))
     noisy.save(folder / "noisy.png", compress_level=1)
     white = Image.new("RGBA", (350, 450), (0, 0, 0, 0))
     ImageDraw.Draw(white).ellipse((100, 50, 250, 400), (250, 250, 250, 255))
     white.save(folder / "white.png")
-    return [PHOTOGRAPH, folder / "noisy.png", folder / "white.png"]
+    ImageDraw.Draw(white).rectangle((160, 100, 180, 120), (20, 20, 40, 255))
+    white.save(folder / "label.png")
+    photograph = Image.open(PHOTOGRAPH)
+    framed = ImageOps.expand(ImageOps.expand(photograph, 2, "black"), 5, "#d0d0f0")
+    framed.save(folder / "framed.png")
+    gradient = Image.linear_gradient("L").resize(photograph.size).rotate(90)
+    shade = gradient.point(lambda value: 255 - 0.3 * value).convert("RGB")
+    ImageChops.multiply(photograph, shade).save(folder / "shaded.png")
+    return [PHOTOGRAPH, *sorted(folder.glob("*.png"))]
 
 
 def test_a_photograph_is_prepared_as_for_predict(explorer, tmp_path: Path, fashion_mnist):

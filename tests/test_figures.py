@@ -1,6 +1,8 @@
 import io
+import itertools
 from dataclasses import replace
 
+import matplotlib
 import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy
@@ -256,3 +258,60 @@ def test_the_confusion_matrix_of_many_classes_has_colours_and_no_numbers(classes
     assert max(pixels(figure).shape) <= 2000
     assert not figure.axes[0].texts
     assert len(figure.axes[0].get_xticklabels()) == classes
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "expected"),
+    [("Ankle boot", 11, "Ankle boot"), ("abcdefghijk", 10, "abcde…hijk"), ("abcdef", 5, "ab…ef")],
+)
+def test_long_names_keep_their_beginning_and_their_end(name: str, length: int, expected: str):
+    assert program.shorten(name, length) == expected
+
+
+def test_long_names_of_classes_do_not_lie_over_each_other():
+    kinds = ("cooperii", "gentilis", "nisus")
+    start = "02912_Animalia_Chordata_Aves_Accipitriformes_Accipitridae_Accipiter"
+    names = tuple(f"{start}_{kind}" for kind in kinds)
+    images = torch.randint(256, (9, 1, 28, 28), dtype=torch.uint8)
+    labels = torch.arange(9) % 3
+    image_set = program.ImageSet(images, labels, names)
+    result = result_with(torch.rand(9, 3), labels)
+    figure = program.plot_predictions(result, image_set, torch.arange(9), "title")
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    for left, right in itertools.combinations(boxes, 2):
+        assert not left.overlaps(right)
+    matrix = program.plot_confusion_matrix(result, names)
+    assert {f"{names[0][:16]}…{names[0][-15:]}"} < set(texts(matrix))
+
+
+SETTINGS = {  # of users, in their matplotlibrc
+    "text.usetex": True,  # there may be no TeX
+    "image.origin": "lower",
+    "text.parse_math": True,
+    "savefig.bbox": "tight",
+    "figure.dpi": 20,
+    "axes.facecolor": "black",
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_users_settings_do_not_change_the_figures(name: str):
+    torch.manual_seed(0)
+    images = torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8)
+    image_set = program.ImageSet(images, torch.arange(20) % 2, ("$a", "b$"))
+    result = result_with(torch.rand(20, 2), image_set.labels)
+    dataset = program.Dataset(
+        "two", image_set, image_set, figure_settings={"text.parse_math": False}
+    )
+    chosen = {"TinyVGG": result}
+    evidence = analysis.analyze_networks(chosen, image_set)
+
+    def draw() -> dict[str, bytes]:
+        figures = program.draw_figures([result], result, dataset)
+        return figures | analysis.draw_figures(evidence, chosen, dataset)
+
+    expected = draw()
+    with matplotlib.rc_context({name: SETTINGS[name]}):
+        assert draw() == expected
+    assert len(expected) == 7

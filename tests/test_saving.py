@@ -1,10 +1,12 @@
 import io
+import json
 import os
 import pickle
 import re
 import resource
 import subprocess
 import sys
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -17,7 +19,8 @@ from PIL import Image
 from torch import nn
 
 import fashion_mnist_cnn as program
-from conftest import MODEL, REPOSITORY
+from conftest import MODEL, REPOSITORY, save_lamps
+from fashion_mnist_extras import checkpoints
 
 
 @pytest.fixture
@@ -384,3 +387,93 @@ def test_only_the_counters_of_batch_normalization_may_be_integers(tmp_path: Path
     torch.save(state | {name: state[name].long()}, tmp_path / "network.pth")
     with pytest.raises(program.UserError, match=f"{name} is torch.int64"):
         program.load_model(tmp_path / "network.pth")
+
+
+class BusyFiles:
+    """Windows, on which a virus scanner has files of a name open for so many attempts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, attempts: float) -> None:
+        self.attempts = attempts
+        self.waited = 0.0
+        replace = os.replace
+
+        def refuse(source: Path, target: Path) -> None:
+            if Path(target).name == name and self.attempts > 0:
+                self.attempts -= 1
+                raise PermissionError(13, "Access is denied")
+            replace(source, target)
+
+        def wait(seconds: float) -> None:
+            self.waited += seconds
+
+        monkeypatch.setattr(os, "replace", refuse)
+        monkeypatch.setattr(time, "sleep", wait)
+
+
+@pytest.mark.parametrize("attempts", [1, 4])
+def test_a_file_that_is_open_for_a_moment_is_replaced(tmp_path: Path, monkeypatch, attempts: int):
+    busy = BusyFiles(monkeypatch, "a", attempts)
+    (tmp_path / "a").write_bytes(b"old")
+    program.write_files({tmp_path / "a": b"new"})
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert 0 < busy.waited < 5
+
+
+def test_a_file_that_stays_open_is_named_and_left_as_it_is(tmp_path: Path, monkeypatch):
+    BusyFiles(monkeypatch, "a", 5)
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(PermissionError, match=r"cannot write .*a: Access is denied; no file was"):
+        program.write_files({tmp_path / "a": b"new"})
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+QUICK = ["--images", "lamps", "--image-size", "12", "--epochs", "2", "--no-plots"]
+BOTH = ["--networks", "mlp", "tinyvgg"]
+
+
+def test_a_network_whose_file_is_open_is_written_at_the_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_lamps(tmp_path / "lamps", 20)
+    BusyFiles(monkeypatch, "MLP_model.pth", 5)
+    assert program.main([*QUICK, *BOTH]) == 0
+    err = capsys.readouterr().err
+    assert "cannot write models/lamps/MLP_model.pth: Access is denied" in err
+    assert "it is tried again at the end" in err
+    report = json.loads(Path("assets/lamps/results.json").read_text())
+    description = json.loads(Path("models/lamps/MLP_model.json").read_text())
+    assert description["test_accuracy"] == report["models"][0]["test_accuracy"]
+    assert isinstance(program.load_model("models/lamps/MLP_model.pth"), program.MLP)
+
+
+def test_a_network_that_cannot_be_written_at_all_ends_the_run_when_the_rest_is_done(
+    tmp_path, monkeypatch, capsys
+):
+    """The next network is trained and saved, the earlier one has its name again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0)
+    save_lamps(tmp_path / "lamps", 20)
+    assert program.main([*QUICK, "--networks", "mlp", "--seed", "1"]) == 0
+    earlier = Path("models/lamps/MLP_model.pth").read_bytes()
+    capsys.readouterr()
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if ".fashion_mnist_cnn-" in str(source) and Path(target).name == "MLP_model.pth":
+            raise PermissionError(13, "Access is denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    assert program.main([*QUICK, *BOTH]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].endswith("no file was left half written")
+    assert "is again models/lamps/MLP_model.pth" in lines[-2]
+    assert Path("models/lamps/MLP_model.pth").read_bytes() == earlier
+    assert isinstance(program.load_model("models/lamps/CNN_model.pth"), program.TinyVGG)
+    assert len(json.loads(Path("assets/lamps/results.json").read_text())["models"]) == 2
+    assert Path("models/lamps/checkpoint.pth").exists()
+    monkeypatch.setattr(os, "replace", replace)
+    assert program.main([*QUICK, *BOTH, "--resume"]) == 0
+    assert "  epoch " not in capsys.readouterr().out, "all was trained"
+    assert Path("models/lamps/MLP_model.pth").read_bytes() != earlier
