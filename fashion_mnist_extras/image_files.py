@@ -347,12 +347,17 @@ def estimate_background(pixels: Tensor) -> Tensor:
     # From corner to corner light may vary by 12 of 255; what differs more is a garment there.
     corners = color + (corners - color).clamp(-12, 12)
     even = F.interpolate(corners, pixels.shape[2:], mode="bilinear", align_corners=True)
+    explained = share_explained(pixels, even, is_edge)
+    if explained >= 0.7:
+        return even
     curved = fit_surface(pixels, color, is_edge)
-    explained = []
-    for background in (even, curved):
-        difference = (pixels - background).abs().mean(dim=(0, 1))
-        explained.append((difference[is_edge] < 9).float().mean())
-    return curved if explained[1] > explained[0] + 0.3 else even
+    return curved if share_explained(pixels, curved, is_edge) > explained + 0.3 else even
+
+
+def share_explained(pixels: Tensor, background: Tensor, is_edge: Tensor) -> float:
+    """Return the share of the pixels at the edges that hardly differ from the background."""
+    difference = (pixels - background).abs().mean(dim=(0, 1))
+    return (difference[is_edge] < 9).float().mean().item()
 
 
 def fit_surface(pixels: Tensor, color: Tensor, is_edge: Tensor) -> Tensor:
@@ -364,15 +369,17 @@ def fit_surface(pixels: Tensor, color: Tensor, is_edge: Tensor) -> Tensor:
     y = torch.linspace(-1, 1, height, dtype=torch.float64)[:, None].expand(height, width)
     x = torch.linspace(-1, 1, width, dtype=torch.float64)[None, :].expand(height, width)
     terms = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
+    at_edges = terms[:, is_edge]
     surfaces = []
     for plane, start in zip(pixels[0].double(), color.flatten(), strict=True):
-        surface = start.double().expand(height, width)
+        values = plane[is_edge]
+        fitted = start.double().expand_as(values)
         for count in 6 * [3] + 6 * [6]:
-            near = is_edge & ((plane - surface).abs() <= 12)
-            some, values = terms[:count, near], plane[near]
+            is_near = (values - fitted).abs() <= 12
+            near = at_edges[:count, is_near]
             # Least squares; the small number lets the terms be found of few pixels.
-            products = some @ some.T + 1e-3 * torch.eye(count, dtype=torch.float64)
-            weights = torch.linalg.solve(products, some @ values)
-            surface = torch.einsum("t,thw->hw", weights, terms[:count])
-        surfaces.append(surface)
+            products = near @ near.T + 1e-3 * torch.eye(count, dtype=torch.float64)
+            weights = torch.linalg.solve(products, near @ values[is_near])
+            fitted = weights @ at_edges[:count]
+        surfaces.append(torch.einsum("t,thw->hw", weights, terms))
     return torch.stack(surfaces)[None].float()
