@@ -1688,8 +1688,8 @@ def run(
         for result in trained:
             results.append(result)
             if choose_results(results).get(result.name) is result:
-                callback.before_saving(result)
                 try:
+                    callback.before_saving(result)
                     save_network(result, dataset, models_dir)
                 except PermissionError as error:
                     print_error(f"{error}; it is tried again at the end")
@@ -1705,6 +1705,8 @@ def run(
     if not chosen:
         print_error("every run diverged, and nothing was saved; try a lower --learning-rate")
         return 1
+    refused = [result for result in refused if chosen[result.name] is result]
+    failure = save_again(refused, dataset, models_dir, callback)
     report = describe_run(args, recipe, dataset, results, callback.resumed_from)
     write_files({assets_dir / "results.json": encode_json(report)})
     if not args.no_plots:
@@ -1712,9 +1714,8 @@ def run(
         write_and_print(draw_figures(results, shown, dataset), assets_dir)
     callback.after_outputs(chosen, report)
     print(assets_dir / "results.json")
-    for result in refused:
-        if chosen[result.name] is result:
-            save_again(result, dataset, models_dir, callback)
+    if failure:
+        raise failure
     print(f"{' and '.join(chosen)}: in {models_dir}{os.sep}")
     if dataset.unreadable_files:
         print_error(f"{dataset.unreadable_files} unreadable files were left out")
@@ -1725,13 +1726,19 @@ def run(
     return 0
 
 
-def save_again(result: TrainedNetwork, dataset: Dataset, folder: Path, callback: Callback) -> None:
-    """Write a network whose file was in use before. Raises OSError if it still is."""
-    try:
-        save_network(result, dataset, folder)
-    except PermissionError:
-        callback.saving_failed(result)
-        raise
+def save_again(
+    refused: Sequence[TrainedNetwork], dataset: Dataset, folder: Path, callback: Callback
+) -> PermissionError | None:
+    """Write networks whose files were in use before; return the error if one still is."""
+    failure = None
+    for result in refused:
+        try:
+            callback.before_saving(result)
+            save_network(result, dataset, folder)
+        except PermissionError as error:
+            callback.saving_failed(result)
+            failure = error
+    return failure
 
 
 def find_output_folders(args: argparse.Namespace, subfolder: str) -> tuple[Path, Path]:

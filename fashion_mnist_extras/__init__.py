@@ -14,6 +14,8 @@
 import time
 from pathlib import Path
 
+import fashion_mnist_cnn as program
+
 
 def set_aside(path: Path) -> Path:
     """Rename a file of an earlier run, so that another can take its place; return its new path."""
@@ -23,4 +25,5 @@ def set_aside(path: Path) -> Path:
     while kept.exists():
         number += 1
         kept = path.with_name(f"{path.stem}-{date}-{number}{path.suffix}")
-    return path.rename(kept)
+    program.replace_file(path, kept)
+    return kept

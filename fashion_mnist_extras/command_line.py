@@ -144,7 +144,10 @@ def read_dataset(args: argparse.Namespace, subfolder: str) -> program.Dataset:
     dataset = image_folders.load_image_folder(Path(args.images), args.image_size, args.seed)
     notes = {**dataset.notes, "folder": prediction.identify_folder(args.images)}
     name = image_folders.printable(subfolder)
-    return replace(dataset, name=name, subfolder=subfolder, notes=notes)
+    settings = dict(dataset.figure_settings)
+    if not args.no_plots:
+        settings["font.family"] = image_folders.find_fonts([name, *dataset.test_set.class_names])
+    return replace(dataset, name=name, subfolder=subfolder, notes=notes, figure_settings=settings)
 
 
 def choose_recipe(args: argparse.Namespace, dataset: program.Dataset) -> program.Recipe:
@@ -194,9 +197,9 @@ class Extras(program.Callback):
 
     def before_saving(self, result: program.TrainedNetwork) -> None:
         if result.name not in self.saved:
-            self.saved.add(result.name)
             others = prediction.set_aside_others(self.models_dir, result, self.dataset)
             self.set_aside[result.name] = others
+            self.saved.add(result.name)
 
     def saving_failed(self, result: program.TrainedNetwork) -> None:
         for other in self.set_aside.get(result.name, []):

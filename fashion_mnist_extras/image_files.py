@@ -118,9 +118,11 @@ def load_upright(file: Image.Image) -> Image.Image:
 
     Pillow's exif_transpose also writes the other tags anew, and fails if one of them is malformed.
     """
+    orientation = None
     try:
         file.load()
-        orientation = file.getexif().get(ExifTags.Base.Orientation)
+        with suppress(*UNREADABLE, TypeError, LookupError):  # of the tags: the pixels are there
+            orientation = file.getexif().get(ExifTags.Base.Orientation)
     except (TypeError, LookupError) as error:
         raise ValueError(f"it is malformed ({error})") from error
     except MemoryError as error:
@@ -244,9 +246,13 @@ def read_image(path: str | Path, mode: str, tones: Tones) -> Image.Image:
 
 
 def read_page(path: Path) -> str:
-    """Return the page that is best for a transparent image file. Raises UserError."""
+    """Return the page that is best for an image file, or nothing if it is opaque.
+
+    Raises UserError.
+    """
     with reading(path) as file:
-        return choose_page(load_upright(file).convert("RGBA"))
+        image = load_upright(file).convert("RGBA")
+        return choose_page(image) if pil_to_tensor(image)[3].min() < 255 else ""
 
 
 def choose_page(image: Image.Image) -> str:
@@ -276,15 +282,15 @@ def read_square(path: str | Path, mode: str, image_size: int, tones: Tones) -> T
 def cut_frame(image: Image.Image) -> Image.Image:
     """Return an RGB image without a frame, perhaps of two colours, one within the other.
 
-    A frame is a closed ring of one colour, as of a shop's photograph or a screenshot. A page around
-    a garment is none: directly within the ring it goes on.
+    A frame is a closed, narrow ring of one colour, as of a shop's photograph or a screenshot. A
+    page around a garment is none: it is wide, or goes on directly within the ring.
     """
     for _ in range(2):
         pixels = pil_to_tensor(image).short()
         color = ring_of(pixels, 0).median(dim=1, keepdim=True).values
         width = 0
         share = 1.0  # of the ring that is of the colour
-        while 2 * width + 2 < min(image.size):
+        while 12 * width < min(image.size) - 2:
             is_of_color = ((ring_of(pixels, width) - color).abs() <= 12).all(dim=0)
             share = is_of_color.float().mean().item()
             if share < 1:

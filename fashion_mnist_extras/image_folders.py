@@ -104,8 +104,7 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> progra
         subfolder=name,
         unreadable_files=len(images) - len(pixels),
         notes=notes,
-        # Names of classes and folders are text, in any alphabet, even with two dollar signs.
-        figure_settings={"text.parse_math": False, "font.family": find_fonts(class_names)},
+        figure_settings={"text.parse_math": False},  # names are text, even with two dollar signs
     )
 
 
@@ -272,6 +271,8 @@ def refuse_names(folder: Path, names: Iterable[str]) -> None:
         hint = ""
         if any(folder.glob("*.csv")) or any(folder.parent.glob("*.csv")):
             hint = "; a CSV file is not read: move the images into a folder per class"
+        if any(folder.glob("*.zip")) or any(folder.parent.glob("*.zip")):
+            hint = "; an archive is not read: unpack it first"
         raise program.UserError(
             f"{folder} must have at least two folders of images, one per class{hint}"
         )
@@ -334,7 +335,15 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 # Hidden folders that programs make, which hold copies of images.
-COPIES = {".ipynb_checkpoints", ".thumbnails", ".cache", ".git"}
+COPIES = {
+    ".ipynb_checkpoints",
+    ".thumbnails",
+    ".@__thumb",
+    ".appledouble",
+    ".cache",
+    ".git",
+    ".venv",
+}
 
 
 def report_hidden(folder: Path) -> None:
@@ -360,16 +369,31 @@ def list_some(names: Sequence[str]) -> str:
 
 
 # What is added to the name of an image to name its mask, perhaps with a number.
+MASK_FOLDERS = {"mask", "masks", "seg", "segmentation", "gt", "labels", "annotations"}
 MASK = re.compile(r"(.+?)[ _.-]+(masks?|seg|segmentation|gt|label|annotation)([ _.-]*\d+)?", re.I)
 
 
-def find_masks(paths: Sequence[Path]) -> set[Path]:
-    """Return the images that are the masks of others in their folder: cat_mask.png of cat.jpg."""
-    stems = {(path.parent, path.stem.lower()) for path in paths}
+def find_masks(paths: Iterable[Path]) -> set[Path]:
+    """Return the images that are the masks of others.
+
+    These are named like another of their folder, cat_mask.png of cat.jpg, or are in a folder of
+    masks beside that of the others: masks/cat.png of images/cat.jpg.
+    """
+    stems = set()
+    beside = set()
+    for path in paths:
+        stems.add((path.parent, path.stem.lower()))
+        if path.parent.name.lower() not in MASK_FOLDERS:
+            beside.add((path.parent.parent, path.stem.lower()))
     masks = set()
     for path in paths:
-        match = MASK.fullmatch(path.stem.lower())
-        if match and (path.parent, match[1]) in stems:
+        stem = path.stem.lower()
+        match = MASK.fullmatch(stem)
+        base = match[1] if match else stem
+        if match and (path.parent, base) in stems:
+            masks.add(path)
+        others = {(path.parent.parent, stem), (path.parent.parent, base)}
+        if path.parent.name.lower() in MASK_FOLDERS and others & beside:
             masks.add(path)
     return masks
 
@@ -390,7 +414,7 @@ def find_images(folder: Path, excluded: set[Path]) -> Files:
     skipped = [path for path in folder.iterdir() if path not in classes]
     for class_folder, name in zip(classes, names, strict=True):
         paths = list_visible(class_folder.resolve())
-        images = find_image_files(paths)
+        images = set(find_image_files(paths))
         masks = find_masks(images)
         for path in paths:
             is_image = path in images and path not in masks
@@ -539,7 +563,7 @@ def read_images(paths: list[Path], image_size: int | None) -> tuple[list[Tensor 
     pages = map_files(read_page, transparent)
     tones = find_tones(
         [each for each in ranges if isinstance(each, tuple)],
-        [page for page in pages if isinstance(page, str)],
+        [page for page in pages if isinstance(page, str) and page],
     )
     read = partial(read_square, mode="RGB", image_size=image_size, tones=tones)
     results = map_files(read, paths)
@@ -576,7 +600,7 @@ def find_tones(ranges: list[tuple[float, float]], pages: list[str]) -> Tones:
     """Return how a set is read: from the range of each image of more than 8 bits, and from the best
     page of each transparent image.
     """
-    tones = Tones(page=max(sorted(set(pages)), key=pages.count, default=None))
+    tones = Tones(page=choose_common_page(pages))
     if not ranges:
         return tones
     smallest = min(low for low, _ in ranges)
@@ -590,9 +614,23 @@ def find_tones(ranges: list[tuple[float, float]], pages: list[str]) -> Tones:
     values = f"{len(ranges)} images of more than 8 bits, values "
     values += f"from {smallest:g} to {largest:g}" if black else f"up to {largest:g}"
     print(f"{values}: {white:g} is white" + (f", {black:g} black" if black else ""))
-    if -black > 10 * abs(largest):
+    if -black > 10 * largest > 0:
         program.print_error(
             f"the smallest value, {black:g}, is far from the largest, {largest:g}: if it stands "
             "for pixels without a value, replace it, or everything else is nearly white"
         )
     return replace(tones, black_value=black, white_value=white)
+
+
+def choose_common_page(pages: list[str]) -> str | None:
+    """Return the page that is best for nearly all transparent images, or None.
+
+    None, too, if some are light and some are dark: then each is put where it is seen.
+    """
+    for page in ("white", "black"):
+        if pages.count(page) > 0.9 * len(pages):
+            return page
+    if pages:
+        light = f"{pages.count('black')} of {len(pages)} transparent images are light"
+        print(f"{light}, the others dark: each is put on black or white, where it is seen")
+    return None

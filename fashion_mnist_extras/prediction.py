@@ -25,6 +25,7 @@ from fashion_mnist_extras import set_aside
 from fashion_mnist_extras.image_files import (
     Tones,
     cut_frame,
+    is_hidden,
     is_image_name,
     list_visible,
     prepare_garment,
@@ -140,8 +141,8 @@ def expand_paths(paths: Iterable[str]) -> Iterator[str]:
             continue
         found: dict[Path, str] = {}  # in order, each file once, whatever links there are
         for match in [path] if os.path.isdir(path) else sorted(glob.glob(path, recursive=True)):
-            if "__MACOSX" in match and "__MACOSX" not in path:  # glob leaves out .hidden ones only
-                continue
+            if any(is_hidden(part) and part not in path for part in Path(match).parts):
+                continue  # glob leaves out only those that begin with a dot
             inside = list_visible(Path(match)) if os.path.isdir(match) else [Path(match)]
             for image in inside:
                 if image.is_file() and is_image_name(image):
@@ -255,10 +256,15 @@ def set_aside_others(
             reason = "of an earlier run"
         else:
             continue
-        kept = set_aside(path)
+        other = SetAside(path, set_aside(path), reason)
+        others.append(other)
         if json_path.exists():
-            json_path.rename(kept.with_suffix(".json"))
-        others.append(SetAside(path, kept, reason))
+            try:
+                program.replace_file(json_path, other.kept.with_suffix(".json"))
+            except PermissionError:
+                for each in others:
+                    each.put_back()
+                raise
     return others
 
 

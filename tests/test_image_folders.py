@@ -750,10 +750,17 @@ def test_images_without_a_suffix_are_read_if_they_are_images(folder: Path):
         load_folder(folder)
 
 
-@pytest.mark.parametrize(("kind", "hint"), [("zip", "unpack it first"), ("csv", "CSV file is not")])
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [("zip", "unpack it first"), ("csv", "CSV file is not"), ("zips", "unpack it first")],
+)
 def test_what_is_no_folder_of_classes_is_told_what_to_do(folder: Path, tmp_path: Path, kind, hint):
     if kind == "zip":
         asked = Path(shutil.make_archive(str(tmp_path / "pets"), "zip", folder))
+    elif kind == "zips":
+        asked = tmp_path / "archives"
+        for name in ("a", "b"):
+            shutil.make_archive(str(asked / name), "zip", folder / name)
     else:
         asked = tmp_path / "competition"
         shutil.copytree(folder / "a", asked / "train")
@@ -797,17 +804,55 @@ def test_values_below_zero_are_measured_and_noted(tmp_path: Path, capsys):
 
 
 def test_a_set_has_one_page_under_transparent_images(tmp_path: Path):
-    """Most of them are light: those that are dark are on black as well."""
+    """Nearly all of them are light: one that is dark is on black as well; opaque ones do not count."""
     for number in range(12):
-        color = (30, 30, 40) if number % 6 == 0 else (230, 235, 240)
+        color = (30, 30, 40) if number == 0 else (230, 235, 240)
         image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
         image.paste((*color, 255), (5, 5, 30 + number % 5, 30))
         (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
         image.save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    for number in range(12, 40):
+        Image.new("RGBA", (40, 40), (20, 20, number, 255)).save(tmp_path / "a" / f"{number}.png")
     dataset = load_image_folder(tmp_path, None, 0)
     assert dataset.notes["page"] == "black"
     corners = torch.cat([dataset.train_set.images, dataset.test_set.images])[:, :, -1, -1]
-    assert corners.unique().tolist() == [0]
+    assert corners.max() < 40
+
+
+def test_transparent_images_of_which_some_are_light_are_each_seen(tmp_path: Path, capsys):
+    for number in range(20):
+        image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+        color = [(250, 250, 250), (5, 5, 5)][number // 10]
+        image.paste((*color, 255), (5, 5, 30 + number % 5, 30))
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        image.save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    dataset = load_image_folder(tmp_path, None, 0)
+    assert "page" not in dataset.notes
+    assert "10 of 20 transparent images are light, the others dark" in capsys.readouterr().out
+    pixels = torch.cat([dataset.train_set.images, dataset.test_set.images]).flatten(1).int()
+    assert (pixels.amax(dim=1) - pixels.amin(dim=1)).min() > 200
+
+
+def test_masks_in_a_folder_of_their_own_are_left_out(tmp_path: Path, capsys):
+    for name in ("cat", "dog"):
+        for number in range(5):
+            save_image(tmp_path / name / "images" / f"{number}.png", color=number)
+            save_image(tmp_path / name / "masks" / f"{number}_mask.png", color=200)
+            save_image(tmp_path / name / "Masks" / f"{number}.png", color=200)
+    assert all_brightnesses(tmp_path) == sorted([*range(5), *range(5)])
+    assert "20 skipped, not images of a class, masks, or again" in capsys.readouterr().out
+
+
+def test_values_that_are_all_below_zero_are_not_warned_of(tmp_path: Path, capsys):
+    for number in range(10):
+        values = numpy.linspace(-30, -1 - number / 10, 28 * 28, dtype="float32").reshape(28, 28)
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(values[:: 1 - 2 * (name == "b")]).save(
+                tmp_path / name / f"{number}.tif"
+            )
+    load_folder(tmp_path)
+    assert "is far from the largest" not in capsys.readouterr().err
 
 
 def test_threads_are_as_many_as_processors_and_few(folder: Path, monkeypatch):

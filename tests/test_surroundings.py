@@ -289,6 +289,7 @@ BELOW = ["more/c.png", "more/deep/d.png"]
 def test_patterns_and_folders_are_predicted(tmp_path: Path, monkeypatch, capsys, pattern, expected):
     monkeypatch.chdir(tmp_path)
     hidden = [".hidden.png", ".cache/e.png", "more/.thumbnails/f.png", "more/__MACOSX/g.png"]
+    hidden += ["@eaDir/h.png", "more/#recycle/i.png"]
     for name in (*HERE, *BELOW, *hidden):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (28, 28)).save(tmp_path / name)
