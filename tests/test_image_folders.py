@@ -804,7 +804,7 @@ def test_values_below_zero_are_measured_and_noted(tmp_path: Path, capsys):
 
 
 def test_a_set_has_one_page_under_transparent_images(tmp_path: Path):
-    """Nearly all of them are light: one that is dark is on black as well; opaque ones do not count."""
+    """Nearly all are light: one that is dark is on black as well; opaque ones do not count."""
     for number in range(12):
         color = (30, 30, 40) if number == 0 else (230, 235, 240)
         image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
@@ -846,11 +846,9 @@ def test_masks_in_a_folder_of_their_own_are_left_out(tmp_path: Path, capsys):
 def test_values_that_are_all_below_zero_are_not_warned_of(tmp_path: Path, capsys):
     for number in range(10):
         values = numpy.linspace(-30, -1 - number / 10, 28 * 28, dtype="float32").reshape(28, 28)
-        for name in ("a", "b"):
+        for name, image in (("a", values), ("b", values[::-1])):
             (tmp_path / name).mkdir(exist_ok=True)
-            Image.fromarray(values[:: 1 - 2 * (name == "b")]).save(
-                tmp_path / name / f"{number}.tif"
-            )
+            Image.fromarray(image.copy()).save(tmp_path / name / f"{number}.tif")
     load_folder(tmp_path)
     assert "is far from the largest" not in capsys.readouterr().err
 
