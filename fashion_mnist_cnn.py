@@ -702,9 +702,10 @@ def train(
     if not state.history:
         add_record(untrained, epoch=0.0, seconds=0.0)
     mixed_precision = training_precision(device) == torch.bfloat16
-    training_seconds = state.training_seconds
+    epochs_done = int(state.history[-1].epoch)
+    training_seconds = state.history[-1].training_seconds
     start = time.perf_counter()
-    for epoch in range(state.epochs_done + 1, epochs + 1):
+    for epoch in range(epochs_done + 1, epochs + 1):
         if not are_finite(network.parameters()):
             break
         evaluation_steps = first_epoch_evaluations if epoch == 1 else {steps_per_epoch}
@@ -746,14 +747,6 @@ class TrainingState:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     order_generator: torch.Generator
     history: list[Record] = field(default_factory=list)
-
-    @property
-    def epochs_done(self) -> int:
-        return int(self.history[-1].epoch) if self.history else 0
-
-    @property
-    def training_seconds(self) -> float:
-        return self.history[-1].training_seconds if self.history else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy as plain data, which does not change as training continues."""
@@ -1688,10 +1681,8 @@ def run(
         for result in trained:
             results.append(result)
             if choose_results(results).get(result.name) is result:
-                try:
-                    callback.before_saving(result)
-                    save_network(result, dataset, models_dir)
-                except PermissionError as error:
+                error = try_to_save(result, dataset, models_dir, callback)
+                if error:
                     print_error(f"{error}; it is tried again at the end")
                     refused.append(result)
             print_failure(result, recipe.is_mirrored)
@@ -1705,8 +1696,12 @@ def run(
     if not chosen:
         print_error("every run diverged, and nothing was saved; try a lower --learning-rate")
         return 1
-    refused = [result for result in refused if chosen[result.name] is result]
-    failure = save_again(refused, dataset, models_dir, callback)
+    failure = None
+    for result in refused:
+        is_chosen = chosen[result.name] is result
+        if is_chosen and (error := try_to_save(result, dataset, models_dir, callback)):
+            callback.saving_failed(result)
+            failure = error
     report = describe_run(args, recipe, dataset, results, callback.resumed_from)
     write_files({assets_dir / "results.json": encode_json(report)})
     if not args.no_plots:
@@ -1717,6 +1712,13 @@ def run(
     if failure:
         raise failure
     print(f"{' and '.join(chosen)}: in {models_dir}{os.sep}")
+    return print_omissions(results, chosen, dataset)
+
+
+def print_omissions(
+    results: Iterable[TrainedNetwork], chosen: Mapping[str, TrainedNetwork], dataset: Dataset
+) -> int:
+    """Print what was left out of a run; return its exit code, 1 if a network was not saved."""
     if dataset.unreadable_files:
         print_error(f"{dataset.unreadable_files} unreadable files were left out")
     unsaved = sorted({result.name for result in results} - chosen.keys())
@@ -1726,19 +1728,16 @@ def run(
     return 0
 
 
-def save_again(
-    refused: Sequence[TrainedNetwork], dataset: Dataset, folder: Path, callback: Callback
+def try_to_save(
+    result: TrainedNetwork, dataset: Dataset, folder: Path, callback: Callback
 ) -> PermissionError | None:
-    """Write networks whose files were in use before; return the error if one still is."""
-    failure = None
-    for result in refused:
-        try:
-            callback.before_saving(result)
-            save_network(result, dataset, folder)
-        except PermissionError as error:
-            callback.saving_failed(result)
-            failure = error
-    return failure
+    """Write a network to folder; return the error if another program has one of the files open."""
+    try:
+        callback.before_saving(result)
+        save_network(result, dataset, folder)
+    except PermissionError as error:
+        return error
+    return None
 
 
 def find_output_folders(args: argparse.Namespace, subfolder: str) -> tuple[Path, Path]:
