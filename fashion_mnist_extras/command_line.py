@@ -142,7 +142,8 @@ def read_dataset(args: argparse.Namespace, subfolder: str) -> program.Dataset:
     if not args.images:
         return program.load_dataset(args)
     dataset = image_folders.load_image_folder(Path(args.images), args.image_size, args.seed)
-    notes = {**dataset.notes, "folder": prediction.identify_folder(args.images)}
+    identity = prediction.identify_folder(args.images, args.models_dir)
+    notes = {**dataset.notes, "folder": identity}
     name = image_folders.printable(subfolder)
     settings = dict(dataset.figure_settings)
     if not args.no_plots:

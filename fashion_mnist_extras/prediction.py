@@ -184,9 +184,15 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (what others have written)
     return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
-def identify_folder(folder: str | Path) -> str:
-    """Return a digest of where a folder is, so that networks say what they were trained on."""
-    return hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
+def identify_folder(folder: str | Path, models_dir: str | Path) -> str:
+    """Return a digest of where a folder is, so that networks say what they were trained on.
+
+    It is the way from models_dir to there, which stays the same if both are moved.
+    """
+    place = os.path.realpath(folder)
+    with suppress(ValueError):  # on another drive of Windows
+        place = os.path.relpath(place, os.path.realpath(models_dir))
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
 
 def choose_subfolder(folder: str | Path, models_dir: Path) -> str:
@@ -197,8 +203,9 @@ def choose_subfolder(folder: str | Path, models_dir: Path) -> str:
     """
     real = Path(os.path.realpath(folder))
     name = real.name or "root"
+    identity = identify_folder(real, models_dir)
     for parent in real.parents:
-        if not is_of_another_folder(models_dir / name, identify_folder(real)):
+        if not is_of_another_folder(models_dir / name, identity):
             break
         longer = f"{parent.name}-{name}"
         print(f"{models_dir / name} has networks of another folder: these go to {longer}")

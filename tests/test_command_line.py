@@ -624,7 +624,7 @@ def test_your_own_images_from_end_to_end(tmp_path: Path, monkeypatch, capsys):
     assert "images of 3 x 12 x 12, changed at random, mirrored too; tinyvgg and resnet: " in out
     assert "10 epochs of 6 steps of 8 images\n" in out
     description = json.loads(Path("models/lamps/CNN_model.json").read_text())
-    assert description.pop("folder") == identify_folder("lamps")
+    assert description.pop("folder") == identify_folder("lamps", "models")
     assert description == {
         "dataset": "lamps",
         "classes": ["blue", "red"],

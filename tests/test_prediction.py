@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -351,6 +352,9 @@ def test_folders_of_one_name_have_networks_and_figures_each(tmp_path: Path, monk
         json.loads(Path("models/fold2-data/CNN_model.json").read_text())["dataset"] == "fold2-data"
     )
     assert choose_subfolder("fold1/../fold1/data", Path("models")) == "data"
+    moved = Path(shutil.copytree(tmp_path, tmp_path.with_name("moved")))
+    assert choose_subfolder(moved / "fold1/data", moved / "models") == "data"
+    assert choose_subfolder(moved / "fold2/data", moved / "models") == "fold2-data"
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"classes": ["a"]}'])
