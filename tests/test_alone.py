@@ -122,3 +122,11 @@ def test_its_help_and_settings_have_its_own_flags_and_no_more(alone: Path, finis
     assert "--networks" in out and "--images DIR" not in out and "--resume" not in out
     report = json.loads((alone / "assets/results.json").read_text())
     assert report["settings"]["augment"] is False and "images" not in report["settings"]
+
+
+def test_each_way_of_starting_it_says_that_the_folder_is_missing(alone: Path):
+    starts = {name: begin(alone, *command, "--predict", "x") for name, command in STARTS.items()}
+    for name, process in starts.items():
+        code, out, err = finish(process)
+        assert (code, out) == (2, "") and err.count("\n") == 1, name
+        assert "more flags need the folder fashion_mnist_extras" in err, name
