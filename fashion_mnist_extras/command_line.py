@@ -177,9 +177,8 @@ class Extras(program.Callback):
     checkpoint: Checkpoint
     writes_checkpoints: bool  # only the first of several processes does
     snapshots: dict[nn.Module, list[explorer.Snapshot]] = field(default_factory=dict)
-    saved: set[str] = field(default_factory=set)  # names of networks
-    reported: set[str] = field(default_factory=set)
     set_aside: dict[str, list[prediction.SetAside]] = field(default_factory=dict)  # for networks
+    unreported: list[prediction.SetAside] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.resumed_from = self.checkpoint.resumed_from
@@ -197,10 +196,10 @@ class Extras(program.Callback):
             self.checkpoint.update(key, state.state_dict() | {"snapshots": list(snapshots)})
 
     def before_saving(self, result: program.TrainedNetwork) -> None:
-        if result.name not in self.saved:
+        if result.name not in self.set_aside:  # it is the first of this run
             others = prediction.set_aside_others(self.models_dir, result, self.dataset)
             self.set_aside[result.name] = others
-            self.saved.add(result.name)
+            self.unreported += others
 
     def saving_failed(self, result: program.TrainedNetwork) -> None:
         for other in self.set_aside.get(result.name, []):
@@ -208,16 +207,14 @@ class Extras(program.Callback):
             program.print_error(f"{other.kept} is again {other.path}")
 
     def after_training(self, result: program.TrainedNetwork) -> None:
-        if result.name not in self.reported:
-            self.reported.add(result.name)
-            for path, kept, reason in self.set_aside.get(result.name, []):
-                tqdm.write(f"{path}, {reason}, is now {kept}")
+        self.report_set_aside()
         if self.recipe.is_mirrored and not result.diverged and not result.metrics.at_chance:
             print_mirrored_classes(result, self.dataset.test_set.class_names)
 
     def after_outputs(
         self, chosen: Mapping[str, program.TrainedNetwork], report: Mapping[str, Any]
     ) -> None:
+        self.report_set_aside()
         evidence = analysis.analyze_networks(chosen, self.dataset.test_set)
         content = program.encode_json({**report, "evidence": evidence})
         program.write_files({self.assets_dir / "results.json": content})
@@ -227,6 +224,11 @@ class Extras(program.Callback):
         program.write_and_print(figures, self.assets_dir)
         page = explorer.build_page(chosen, self.dataset, self.snapshots, evidence)
         program.write_and_print(page, self.assets_dir)
+
+    def report_set_aside(self) -> None:
+        for path, kept, reason in self.unreported:
+            tqdm.write(f"{path}, {reason}, is now {kept}")
+        self.unreported = []
 
 
 def print_mirrored_classes(result: program.TrainedNetwork, class_names: tuple[str, ...]) -> None:

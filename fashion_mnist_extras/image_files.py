@@ -68,6 +68,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in LEFTOVERS | RECYCLED
 
 
+def name_subfolder(folder: str | Path) -> str:
+    """Return the name of the folders for what is trained on the images in folder."""
+    return Path(os.path.realpath(folder)).name or "root"
+
+
 def list_visible(folder: Path) -> list[Path]:
     """Return all that is below folder, but what is hidden and what is in a hidden folder."""
     paths = []
@@ -134,38 +139,33 @@ def load_upright(file: Image.Image) -> Image.Image:
     return file
 
 
-SIGNATURES = {  # how files begin that are no image to Pillow
-    b"version https://git-lfs": "it only points to the image: `git lfs pull` gets it",
-    b"<!doctype html": "it is a web page",
-    b"<html": "it is a web page",
-    b"\x1aE\xdf\xa3": "it is a video",
-    b"PK\x03\x04": "it is an archive: unpack it first",
-    b"\x1f\x8b": "it is an archive: unpack it first",
-    b"7z\xbc\xaf": "it is an archive: unpack it first",
-    b"Rar!": "it is an archive: unpack it first",
-    b"%PDF": "it is a PDF document",
-}
-BRANDS = {  # of files of MPEG's format, at their ninth byte
-    b"avi": "it is AVIF, which Pillow reads from version 11.3 on",
-    b"hei": "it is HEIC, which Pillow reads once pillow-heif is installed",
-    b"hev": "it is HEIC, which Pillow reads once pillow-heif is installed",
-    b"mif": "it is HEIC, which Pillow reads once pillow-heif is installed",
-    b"msf": "it is HEIC, which Pillow reads once pillow-heif is installed",
+HEIC = "it is HEIC, which Pillow reads once pillow-heif is installed"
+SIGNATURES = {  # how files begin, in lower case, that are no image to Pillow
+    "it only points to the image: `git lfs pull` gets it": (b"version https://git-lfs",),
+    "it is a web page": (b"<!doctype html", b"<html"),
+    "it is a video": (b"\x1ae\xdf\xa3",),
+    "it is an archive: unpack it first": (b"pk\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"rar!"),
+    "it is a PDF document": (b"%pdf",),
 }
 
 
 def explain(path: str | Path) -> str:
     """Return what a file is, or what to do about it, if it is no image to Pillow; or nothing."""
     if Path(path).suffix.lower() in (".heic", ".heif"):
-        return f"; {BRANDS[b'hei']}"
+        return f"; {HEIC}"
     beginning = b""
     if os.path.isfile(path):  # a named pipe would be waited for
         with suppress(OSError), open(path, "rb") as file:
             beginning = file.read(1000)
-    if beginning[4:8] == b"ftyp":
-        return f"; {BRANDS.get(beginning[8:11], 'it is a video')}"
-    for signature, meaning in SIGNATURES.items():
-        if beginning.strip().lower().startswith(signature.lower()):
+    if beginning[4:8] == b"ftyp":  # a format of MPEG, whose name follows
+        name = beginning[8:11]
+        if name in (b"hei", b"hev", b"mif", b"msf"):
+            return f"; {HEIC}"
+        if name == b"avi":
+            return "; it is AVIF, which Pillow reads from version 11.3 on"
+        return "; it is a video"
+    for meaning, signatures in SIGNATURES.items():
+        if beginning.strip().lower().startswith(signatures):
             return f"; {meaning}"
     with suppress(UnicodeDecodeError):
         words = beginning.decode().split()
@@ -266,11 +266,10 @@ def put_on_page(image: Image.Image, page: str | None) -> Image.Image:
     """Return an RGBA image on a page: see Tones."""
     if page == "best":
         page = choose_page(image)
-    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    is_seen = page == "white" if page else min(on_white.convert("L").tobytes()) < 200
-    if is_seen:
-        return on_white
-    return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    if page is None:
+        on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        page = "white" if min(on_white.convert("L").tobytes()) < 200 else "black"
+    return Image.alpha_composite(Image.new("RGBA", image.size, page), image)
 
 
 def read_square(path: str | Path, mode: str, image_size: int, tones: Tones) -> Tensor:

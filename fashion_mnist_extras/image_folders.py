@@ -23,12 +23,12 @@ import fashion_mnist_cnn as program
 from fashion_mnist_extras.augmentation import Augmentation
 from fashion_mnist_extras.image_files import (
     LEFTOVERS,
-    Header,
     Tones,
     explain,
     is_hidden,
     is_image_name,
     list_visible,
+    name_subfolder,
     read_header,
     read_page,
     read_range,
@@ -106,11 +106,6 @@ def load_image_folder(folder: Path, image_size: int | None, seed: int) -> progra
         notes=notes,
         figure_settings={"text.parse_math": False},  # names are text, even with two dollar signs
     )
-
-
-def name_subfolder(folder: str | Path) -> str:
-    """Return the name of the folders for what is trained on the images in folder."""
-    return Path(os.path.realpath(folder)).name or "root"
 
 
 def find_fonts(texts: Iterable[str]) -> list[str]:
@@ -368,8 +363,8 @@ def list_some(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
-# What is added to the name of an image to name its mask, perhaps with a number.
 MASK_FOLDERS = {"mask", "masks", "seg", "segmentation", "gt", "labels", "annotations"}
+# What is added to the name of an image to name its mask, perhaps with a number.
 MASK = re.compile(r"(.+?)[ _.-]+(masks?|seg|segmentation|gt|label|annotation)([ _.-]*\d+)?", re.I)
 
 
@@ -469,6 +464,17 @@ def hold_out(files: Files, generator: torch.Generator) -> tuple[Files, Files]:
     return train_files, test_files
 
 
+def label_files(files: Files) -> Tensor:
+    """Return the index of its class for each file: int64 (N,)."""
+    counts = torch.tensor([len(paths) for paths in files.values()])
+    return torch.arange(len(files)).repeat_interleave(counts)
+
+
+def printable(name: str) -> str:
+    """Return a file's name with a question mark for what is not UTF-8 in it."""
+    return name.encode(errors="replace").decode()
+
+
 # ---- Warn of what may be wrong -------------------------------------------------------------------
 def warn_of_copies(train_images: Tensor, test_images: Tensor) -> None:
     copies = measure_copies(train_images, test_images)
@@ -530,41 +536,28 @@ def l1_distances(first: Tensor, second: Tensor) -> Tensor:
     return torch.cdist(first, second, p=1) / first.shape[1]
 
 
-def label_files(files: Files) -> Tensor:
-    """Return the index of its class for each file: int64 (N,)."""
-    counts = torch.tensor([len(paths) for paths in files.values()])
-    return torch.arange(len(files)).repeat_interleave(counts)
-
-
-def printable(name: str) -> str:
-    """Return a file's name with a question mark for what is not UTF-8 in it."""
-    return name.encode(errors="replace").decode()
-
-
 # ---- Read them -----------------------------------------------------------------------------------
 def read_images(paths: list[Path], image_size: int | None) -> tuple[list[Tensor | None], Tones]:
     """Return each image, uint8 (3, image_size, image_size), or None, and how all were read.
 
     Raises UserError if more than ten files and more than one in a hundred are unreadable, or all.
     """
-    headers = []
-    for header in map_files(read_header, paths):
-        headers.append(header if isinstance(header, Header) else Header("", (1, 1), False))
-    sizes = [header.size for header in headers if header.mode]
+    sizes = []
+    deep = []  # of more than 8 bits
+    transparent = []
+    for path, header in zip(paths, map_files(read_header, paths), strict=True):
+        if isinstance(header, program.UserError):
+            continue
+        sizes.append(header.size)
+        if header.mode.startswith(("I", "F")):
+            deep.append(path)
+        if header.is_transparent:
+            transparent.append(path)
     image_size = image_size or (28 if set(sizes) == {(28, 28)} else 64)
     warn_of_long_images(sizes)
-    deep = [
-        path
-        for path, header in zip(paths, headers, strict=True)
-        if header.mode.startswith(("I", "F"))
-    ]
-    ranges = map_files(read_range, deep)
-    transparent = [path for path, h in zip(paths, headers, strict=True) if h.is_transparent]
-    pages = map_files(read_page, transparent)
-    tones = find_tones(
-        [each for each in ranges if isinstance(each, tuple)],
-        [page for page in pages if isinstance(page, str) and page],
-    )
+    ranges = [each for each in map_files(read_range, deep) if isinstance(each, tuple)]
+    pages = [page for page in map_files(read_page, transparent) if isinstance(page, str)]
+    tones = find_tones(ranges, [page for page in pages if page])
     read = partial(read_square, mode="RGB", image_size=image_size, tones=tones)
     results = map_files(read, paths)
     errors = [result for result in results if isinstance(result, program.UserError)]
@@ -597,8 +590,9 @@ def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T | prog
 
 
 def find_tones(ranges: list[tuple[float, float]], pages: list[str]) -> Tones:
-    """Return how a set is read: from the range of each image of more than 8 bits, and from the best
-    page of each transparent image.
+    """Return how a set is read, and print it.
+
+    ranges are of the images of more than 8 bits, pages are the best ones of transparent images.
     """
     tones = Tones(page=choose_common_page(pages))
     if not ranges:

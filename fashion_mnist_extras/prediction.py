@@ -28,6 +28,7 @@ from fashion_mnist_extras.image_files import (
     is_hidden,
     is_image_name,
     list_visible,
+    name_subfolder,
     prepare_garment,
     read_image,
     read_square,
@@ -184,6 +185,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (what others have written)
     return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
+# ---- Networks of earlier runs --------------------------------------------------------------------
 def identify_folder(folder: str | Path, models_dir: str | Path) -> str:
     """Return a digest of where a folder is, so that networks say what they were trained on.
 
@@ -202,7 +204,7 @@ def choose_subfolder(folder: str | Path, models_dir: Path) -> str:
     folder of this name, such as fold1/data and fold2/data.
     """
     real = Path(os.path.realpath(folder))
-    name = real.name or "root"
+    name = name_subfolder(real)
     identity = identify_folder(real, models_dir)
     for parent in real.parents:
         if not is_of_another_folder(models_dir / name, identity):
@@ -233,7 +235,7 @@ class SetAside(NamedTuple):
     def put_back(self) -> None:
         for suffix in (".pth", ".json"):
             if self.kept.with_suffix(suffix).exists():
-                os.replace(self.kept.with_suffix(suffix), self.path.with_suffix(suffix))
+                program.replace_file(self.kept.with_suffix(suffix), self.path.with_suffix(suffix))
 
 
 def set_aside_others(
@@ -275,6 +277,7 @@ def set_aside_others(
     return others
 
 
+# ---- The description of a network ----------------------------------------------------------------
 def read_metadata(path: Path, network: program.Network) -> ModelMetadata:
     """Return what the JSON file beside the network's file says, or without one its weights.
 

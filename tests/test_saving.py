@@ -499,8 +499,26 @@ def test_an_earlier_network_that_cannot_be_renamed_does_not_end_the_run(
     monkeypatch.setattr(os, "replace", refuse)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert program.main([*QUICK, *BOTH]) == 0
-    assert "it is tried again at the end" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "it is tried again at the end" in err
+    assert out.count("MLP_model.pth, of an earlier run, is now") == 1
     (kept,) = Path("models/lamps").glob("MLP_model-*.pth")
     assert kept.read_bytes() == earlier and kept.with_suffix(".json").exists()
     assert Path("models/lamps/MLP_model.pth").read_bytes() != earlier
     assert isinstance(program.load_model("models/lamps/CNN_model.pth"), program.TinyVGG)
+
+
+def test_what_is_set_aside_is_said_though_the_first_run_diverged(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_lamps(tmp_path / "lamps", 20)
+    assert program.main([*QUICK, "--networks", "mlp"]) == 0
+    train = program.train
+
+    def diverge_first(*sets, seed, learning_rate, **options):
+        rate = 1e30 if seed == 1 else learning_rate
+        return train(*sets, seed=seed, learning_rate=rate, **options)
+
+    monkeypatch.setattr(program, "train", diverge_first)
+    capsys.readouterr()
+    assert program.main([*QUICK, "--networks", "mlp", "--seed", "1", "--runs", "3"]) == 0
+    assert capsys.readouterr().out.count("MLP_model.pth, of an earlier run, is now") == 1
