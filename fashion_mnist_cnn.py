@@ -1804,7 +1804,7 @@ def describe_run(
     results: Iterable[TrainedNetwork],
     resumed_from: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the content of results.json; every number in it is finite."""
+    """Return the content of results.json."""
     images = dataset.test_set.images
     return {
         "dataset": {

@@ -285,7 +285,7 @@ def cut_frame(image: Image.Image) -> Image.Image:
     page around a garment is none: it is wide, or goes on directly within the ring.
     """
     for _ in range(2):
-        pixels = pil_to_tensor(image).short()
+        pixels = pil_to_tensor(image)
         color = ring_of(pixels, 0).median(dim=1, keepdim=True).values
         width = 0
         share = 1.0  # of the ring that is of the colour
@@ -302,11 +302,11 @@ def cut_frame(image: Image.Image) -> Image.Image:
 
 
 def ring_of(pixels: Tensor, width: int) -> Tensor:
-    """Return the pixels (C, N) of an image (C, H, W) that are so many pixels from its edges."""
+    """Return the pixels of a uint8 image (C, H, W) so far from its edges: int16 (C, N)."""
     _, height, length = pixels.shape
     inner = pixels[:, width : height - width, width : length - width]
     sides = inner[:, 0], inner[:, -1], inner[:, :, 0], inner[:, :, -1]
-    return torch.cat(sides, dim=1)
+    return torch.cat(sides, dim=1).short()  # which can be subtracted
 
 
 def prepare_garment(photograph: Image.Image) -> Tensor:
