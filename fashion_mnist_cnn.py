@@ -43,7 +43,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 if sys.platform == "linux":
     PROCESSORS = os.sched_getaffinity(0)  # before OpenMP pins this thread to one of them
@@ -287,11 +287,25 @@ class NetworkConfig:
     mirror_averaging: bool = False
 
 
-Network = TinyVGG | MLP | ResNet  # for type checkers: a new network belongs here too
+class Network(Protocol):
+    """What the classes in NETWORKS must define, besides the layers of an nn.Module.
 
-# The choices of --networks. Table, figures and files follow from each class, which must define
-# model_file, default_hidden_units, learning_rates, build and read_config. The names of its file and
-# of its weights must be its own: load_model recognizes a network by the latter (rename_weights).
+    The names of its file and of its weights must be its own: load_model recognizes a network by the
+    latter (rename_weights).
+    """
+
+    model_file: str
+    default_hidden_units: int
+    learning_rates: ClassVar[dict[str, float]]
+
+    @classmethod
+    def build(cls, config: NetworkConfig) -> nn.Module: ...
+
+    @classmethod
+    def read_config(cls, state: Mapping[str, Tensor]) -> NetworkConfig: ...
+
+
+# The choices of --networks. Table, figures and files follow from each class.
 NETWORKS: dict[str, type[Network]] = {
     "mlp": MLP,
     "tinyvgg": TinyVGG,
@@ -304,9 +318,17 @@ NETWORKS: dict[str, type[Network]] = {
 class ImageSet:
     """Labelled images in the memory of one device: a mini-batch is an index into them."""
 
-    images: Tensor  # uint8 (N, C, H, W) in [0, 255]: bytes take a quarter of the memory of floats
+    # uint8 (N, C, H, W) in [0, 255]: bytes take a quarter of the memory of floats. Or, where a part
+    # of the network is computed once for all, its output: float32 (N, C, H, W).
+    images: Tensor
     labels: Tensor  # int64 (N,), each an index into class_names
     class_names: tuple[str, ...]
+    thumbnails: Tensor | None = None  # uint8 (N, C, h, w), for figures; None: they show the images
+
+    @property
+    def pictures(self) -> Tensor:
+        """What figures show: uint8 (N, C, H, W)."""
+        return self.images if self.thumbnails is None else self.thumbnails
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -315,7 +337,13 @@ class ImageSet:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def subset(self, indices: Tensor | slice) -> ImageSet:
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        thumbnails = None if self.thumbnails is None else self.thumbnails[indices]
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            thumbnails=thumbnails,
+        )
 
 
 @dataclass(frozen=True)
@@ -329,6 +357,12 @@ class Dataset:
     unreadable_files: int = 0  # how many image files were left out
     notes: Mapping[str, Any] = field(default_factory=dict)  # added to each network's JSON file
     figure_settings: Mapping[str, Any] = field(default_factory=dict)  # on top of matplotlib's
+    input_shape: tuple[int, ...] = ()  # see image_shape
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """What the networks take, (C, H, W): normally the shape of the images."""
+        return self.input_shape or tuple(self.train_set.images.shape[1:])
 
     def to(self, device: str) -> Dataset:
         train_set, test_set = self.train_set.to(device), self.test_set.to(device)
@@ -336,8 +370,11 @@ class Dataset:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Scale uint8 images of any shape to float32 in [0, 1], exactly as torchvision's ToTensor."""
-    return images.float().div(255)
+    """Scale uint8 images of any shape to float32 in [0, 1], exactly as torchvision's ToTensor.
+
+    What is float already is returned as it is.
+    """
+    return images if images.is_floating_point() else images.float().div(255)
 
 
 def load_fashion_mnist(root: str | Path) -> tuple[ImageSet, ImageSet]:
@@ -849,7 +886,7 @@ def compare_networks(
     ):
         torch.manual_seed(seed)  # decides the initial weights
         kind = NETWORKS[network_name]
-        config = recipe.configure(kind, train_set)
+        config = recipe.configure(kind, dataset)
         network = kind.build(config).to(train_set.images.device)
         optimizer = OPTIMIZERS[optimizer_name].name
         parameters = f"{count_parameters(network):,} parameters"
@@ -870,6 +907,7 @@ def compare_networks(
             resume_from=callback.state_to_resume(key, network),
         )
         yield TrainedNetwork(
+            kind=kind,
             network=network,
             config=config,
             optimizer=optimizer,
@@ -947,14 +985,14 @@ class Recipe:
     augment: Augment | None = None
     is_mirrored: bool = False  # whether augment mirrors images
 
-    def configure(self, kind: type[Network], image_set: ImageSet) -> NetworkConfig:
+    def configure(self, kind: type[Network], dataset: Dataset) -> NetworkConfig:
         """Return what a network of this kind is built for."""
-        _, in_channels, _, image_size = image_set.images.shape
+        in_channels, _, image_size = dataset.image_shape
         return NetworkConfig(
             in_channels=in_channels,
             image_size=image_size,
             hidden_units=self.hidden_units or kind.default_hidden_units,
-            num_classes=len(image_set.class_names),
+            num_classes=len(dataset.train_set.class_names),
             mirror_averaging=self.is_mirrored,
         )
 
@@ -974,7 +1012,8 @@ def peak_learning_rate(network: type[Network], hidden_units: int, optimizer_name
 class TrainedNetwork:
     """A network after training: how it was trained, and its logits for the test images."""
 
-    network: Network
+    kind: type[Network]
+    network: nn.Module
     config: NetworkConfig
     optimizer: str
     learning_rate: float  # peak
@@ -985,7 +1024,7 @@ class TrainedNetwork:
 
     @property
     def name(self) -> str:
-        return type(self.network).__name__
+        return self.kind.__name__
 
     @property
     def label(self) -> str:
@@ -1132,7 +1171,7 @@ def save_network(result: TrainedNetwork, dataset: Dataset, folder: Path) -> None
         "test_accuracy": result.metrics.accuracy,
         **dataset.notes,
     }
-    path = folder / result.network.model_file
+    path = folder / result.kind.model_file
     contents = {path: serialize_network(result.network)}
     contents[path.with_suffix(".json")] = encode_json(description)
     write_files(contents)
@@ -1140,7 +1179,7 @@ def save_network(result: TrainedNetwork, dataset: Dataset, folder: Path) -> None
 
 def load_model(
     path: str | Path = "models/CNN_model.pth", device: str | torch.device = "cpu"
-) -> Network:
+) -> nn.Module:
     """Return the network saved at path, here or beside the script, in eval mode on device.
 
     Which of NETWORKS it is, and its sizes, are read off its weights. Nothing in the file is
@@ -1160,6 +1199,8 @@ def load_model(
         if isinstance(error, FileNotFoundError):
             hint = "; train first (your own: --images)"
         raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from error
+    except UserError:  # a network of the folder lacks a file of its own
+        raise
     except (ValueError, RuntimeError) as error:  # RuntimeError: the shapes do not fit
         names = " or ".join(kind.__name__ for kind in NETWORKS.values())
         found = f"found: {textwrap.shorten(str(error), 250)}; nothing in it was executed"
@@ -1254,12 +1295,16 @@ def recognize_network(state: Mapping[str, Tensor]) -> tuple[type[Network], Netwo
             return kind, kind.read_config(state)
         except (KeyError, ValueError, ArithmeticError):  # other names, dimensions, or sizes of zero
             continue
-    raise ValueError(f"a state dict with the keys {list(state)[:3]} ...")
+    known = len(NETWORKS)
+    hint = "" if find_extras() else "; more networks need the folder fashion_mnist_extras"
+    if len(NETWORKS) > known:  # the folder has added its own
+        return recognize_network(state)
+    raise ValueError(f"a state dict with the keys {list(state)[:3]} ...{hint}")
 
 
 def fill_network(
     kind: type[Network], config: NetworkConfig, state: Mapping[str, Tensor]
-) -> Network:
+) -> nn.Module:
     """Return a network with the weights in state. Raises RuntimeError if they do not fit."""
     with torch.device("meta"):  # shapes alone: no memory is allocated, no random number drawn
         network = kind.build(config)
@@ -1463,7 +1508,7 @@ def plot_predictions(
         mark, color = ("✓", "#009E73") if prediction == label else ("✗", "#D55E00")
         predicted_class = f"{names[int(prediction)]}, {probability:.1%}"
         text = f"{mark} predicted: {predicted_class}\ntrue: {names[int(label)]}"
-        show_image(axes, test_set.images[index].permute(1, 2, 0), text)
+        show_image(axes, test_set.pictures[index].permute(1, 2, 0), text)
         axes.title.set_color(color)
     return figure
 
@@ -1771,7 +1816,7 @@ def print_dataset(dataset: Dataset, recipe: Recipe) -> None:
     if recipe.augment:
         mirrored = "mirrored too" if recipe.is_mirrored else "not mirrored"
         changed = f"changed at random, {mirrored}"
-    sides = " x ".join(str(side) for side in train_set.images.shape[1:])
+    sides = " x ".join(str(side) for side in dataset.image_shape)
     steps = math.ceil(len(train_set) / recipe.batch_size)
     training = f"{recipe.epochs} epochs of {steps} steps of {recipe.batch_size} images"
     print(f"images of {sides}, {changed}; {' and '.join(recipe.networks)}: {training}")
@@ -1805,20 +1850,20 @@ def describe_run(
     resumed_from: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the content of results.json."""
-    images = dataset.test_set.images
+    image = dataset.test_set.images.new_zeros(1, *dataset.image_shape)
     return {
         "dataset": {
             "name": dataset.name,
             "train_images": len(dataset.train_set),
             "test_images": len(dataset.test_set),
-            "image_shape": list(images.shape[1:]),
+            "image_shape": list(dataset.image_shape),
             "class_names": dataset.test_set.class_names,
             "unreadable_files": dataset.unreadable_files,
         },
         "environment": describe_environment(torch.device(args.device)),
         "resumed_from": resumed_from,
         "settings": describe_settings(args, recipe),
-        "models": [describe_result(result, images[:1]) for result in results],
+        "models": [describe_result(result, image) for result in results],
         "evidence": None,  # measured with the folder fashion_mnist_extras
     }
 

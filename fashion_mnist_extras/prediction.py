@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -100,7 +100,7 @@ def choose_model(args: argparse.Namespace) -> Path:
     return find_best_model([folder, Path(program.__file__).parent / folder])
 
 
-def load_described(path: Path, device: str) -> tuple[program.Network, ModelMetadata]:
+def load_described(path: Path, device: str) -> tuple[nn.Module, ModelMetadata]:
     """Return the network in path and its description; print what of it is assumed.
 
     Raises UserError.
@@ -258,7 +258,7 @@ def set_aside_others(
             description = read_json(json_path)
         if not isinstance(description, dict):
             description = {}
-        is_replaced = path.name == result.network.model_file and dataset.subfolder
+        is_replaced = path.name == result.kind.model_file and dataset.subfolder
         if description.get("classes", class_names) != class_names:
             reason = "of other classes"
         elif is_replaced and path.read_bytes() != program.serialize_network(result.network):
@@ -278,7 +278,7 @@ def set_aside_others(
 
 
 # ---- The description of a network ----------------------------------------------------------------
-def read_metadata(path: Path, network: program.Network) -> ModelMetadata:
+def read_metadata(path: Path, network: nn.Module) -> ModelMetadata:
     """Return what the JSON file beside the network's file says, or without one its weights.
 
     Without a JSON file, ten classes of 1 x 28 x 28 images are taken for FashionMNIST's, which is
@@ -286,7 +286,7 @@ def read_metadata(path: Path, network: program.Network) -> ModelMetadata:
     images.
     """
     json_path = path.with_suffix(".json")
-    config = network.read_config(network.state_dict())
+    _, config = program.recognize_network(network.state_dict())
     if json_path.exists():
         metadata = parse_metadata(json_path, path, network)
     else:
@@ -307,9 +307,9 @@ def read_metadata(path: Path, network: program.Network) -> ModelMetadata:
     return metadata
 
 
-def parse_metadata(json_path: Path, path: Path, network: program.Network) -> ModelMetadata:
+def parse_metadata(json_path: Path, path: Path, network: nn.Module) -> ModelMetadata:
     """Return what the JSON file says. Raises UserError unless it describes the network in path."""
-    hidden_units = network.read_config(network.state_dict()).hidden_units
+    _, config = program.recognize_network(network.state_dict())
     try:
         described = read_json(json_path)
         known = {each.name for each in fields(ModelMetadata)}
@@ -324,8 +324,8 @@ def parse_metadata(json_path: Path, path: Path, network: program.Network) -> Mod
         # Shapes alone: nothing is computed.
         shape = (1, metadata.channels, metadata.image_size, metadata.image_size)
         outputs = copy.deepcopy(network).to("meta")(torch.empty(shape, device="meta")).shape[1]
-        if (metadata.hidden_units, len(metadata.classes)) != (hidden_units, outputs):
-            raise ValueError(f"it has {hidden_units} hidden units, {outputs} classes")
+        if (metadata.hidden_units, len(metadata.classes)) != (config.hidden_units, outputs):
+            raise ValueError(f"it has {config.hidden_units} hidden units, {outputs} classes")
     except (OSError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: other shapes
         message = f"{json_path} does not describe the network in {path}: {error}"
         raise program.UserError(message) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torchvision.datasets import FashionMNIST
 
 import fashion_mnist_cnn as program
@@ -72,7 +73,7 @@ def data_dir(tmp_path: Path, offline: None) -> Path:
 
 
 def make_result(
-    network: program.Network | None = None,
+    network: nn.Module | None = None,
     accuracy: float = 0.9,
     seconds: float = 2.0,
     optimizer: str = "Adam",
@@ -87,10 +88,12 @@ def make_result(
     logits = torch.nn.functional.one_hot(predictions, 10) * 3.0
     if diverged:
         logits *= torch.nan
+    network = network or program.MLP()
     if history is None:
         history = [program.Record(1, 0.5, 0.8, 0.5, accuracy, seconds)]
     return program.TrainedNetwork(
-        network=network or program.MLP(),
+        kind=type(network),
+        network=network,
         config=program.NetworkConfig(1, 28, 10, 10),
         optimizer=optimizer,
         learning_rate=0.02,

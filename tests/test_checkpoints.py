@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_processes import QUICK, lamps, run_processes  # noqa: F401 (lamps is a fixture)
+from torch import nn
 
 import fashion_mnist_cnn as program
 from conftest import MODEL, Fork, shrink, to_bytes, wait
@@ -562,7 +563,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
 def test_training_goes_on_from_any_epoch(fashion_mnist, key: str, learning_rate: float, optimizer):
     train_set, test_set = (shrink(image_set, 300) for image_set in fashion_mnist)
 
-    def train(**options: object) -> tuple[program.Network, list[program.Record]]:
+    def train(**options: object) -> tuple[nn.Module, list[program.Record]]:
         torch.manual_seed(3)
         network = program.NETWORKS[key].build(program.NetworkConfig(1, 14, 4, 10))
         history = program.train(

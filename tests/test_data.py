@@ -218,3 +218,18 @@ def test_another_dataset_under_the_same_names_is_neither_used_nor_replaced(
     ):
         program.load_fashion_mnist(tmp_path / "data")
     assert {path: path.read_bytes() for path in contents} == contents
+
+
+def test_images_that_were_computed_on_are_shown_as_their_thumbnails(random_set):
+    features = torch.rand(len(random_set), 7, 1, 1)
+    computed = program.ImageSet(
+        features, random_set.labels, random_set.class_names, random_set.images
+    )
+    part = computed.to("cpu").subset(torch.tensor([4, 2]))
+    assert part.images.equal(features[[4, 2]]) and part.pictures.equal(random_set.images[[4, 2]])
+    assert random_set.pictures is random_set.images
+    assert program.to_float(features) is features, "only bytes are scaled"
+    dataset = program.Dataset("a", computed, computed, input_shape=(3, 96, 96))
+    config = program.Recipe().configure(program.TinyVGG, dataset)
+    assert (config.in_channels, config.image_size, config.num_classes) == (3, 96, 4)
+    assert program.Dataset("a", random_set, random_set).image_shape == (1, 28, 28)

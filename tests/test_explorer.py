@@ -254,6 +254,7 @@ def train_little(
         after_evaluation=after_evaluation,
     )
     result = program.TrainedNetwork(
+        kind=type(network),
         network=network,
         config=None,
         optimizer="Muon",

@@ -11,6 +11,7 @@ import numpy
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torch import nn
 
 import fashion_mnist_cnn as program
 from conftest import MODEL, brightnesses, is_one_line, make_result, save_image
@@ -239,7 +240,7 @@ NAMES = ["MLP_model.pth", "CNN_model.pth", "ResNet_model.pth"]
 
 
 def set_aside_beside(
-    folder: Path, network: program.Network, class_names: tuple[str, ...], subfolder: str
+    folder: Path, network: nn.Module, class_names: tuple[str, ...], subfolder: str
 ) -> list[SetAside]:
     """Set aside what a run that has trained this network, on images of these classes, would."""
     images = torch.zeros(len(class_names), 1, 28, 28, dtype=torch.uint8)
