@@ -7,10 +7,10 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -57,54 +57,122 @@ NO_CLASSES = {
 LAYOUTS = "DIR/<class>/, or DIR/train/<class>/ with DIR/test/<class>/ or DIR/validation/<class>/"
 
 
+@dataclass(frozen=True)
+class ImageFiles:
+    """The image files of a folder and their classes, before their pixels are read."""
+
+    folder: Path
+    paths: list[Path]
+    labels: Tensor  # int64 (N,), each an index into class_names
+    is_train: Tensor  # bool (N,)
+    class_names: tuple[str, ...]
+    sizes: list[tuple[int, int]]  # width and height of those whose beginning can be read
+    tones: Tones
+    generator: torch.Generator  # of all that is chosen at random
+
+
 def load_image_folder(folder: Path, image_size: int | None, seed: int) -> program.Dataset:
-    """Return the training images and the test images of a folder, on the CPU.
+    """Return the training images and the test images of a folder: see list_files, read_dataset."""
+    return read_dataset(list_files(folder, seed), image_size)
+
+
+def list_files(folder: Path, seed: int) -> ImageFiles:
+    """Return the files of a folder to train and to test on.
 
     For its layouts see find_splits; without a test folder one image in five of each class, chosen
-    by seed, is for testing. The images get a side of image_size pixels; None is 28 if all are
-    28 x 28, else 64. They have one channel if all are grey, else three. A few unreadable files are
-    left out. Raises UserError, naming the file or folder, for what is missing or not understood.
+    by seed, is for testing. Raises UserError, naming the file or folder, for what is missing or not
+    understood.
     """
     generator = torch.Generator().manual_seed(seed)
     train_files, test_files = split_files(folder, generator)
     paths = [*itertools.chain(*train_files.values(), *test_files.values())]
-    images, tones = read_images(paths, image_size)
+    sizes = []
+    deep = []  # of more than 8 bits
+    transparent = []
+    for path, header in zip(paths, map_files(read_header, paths), strict=True):
+        if isinstance(header, program.UserError):
+            continue
+        sizes.append(header.size)
+        if header.mode.startswith(("I", "F")):
+            deep.append(path)
+        if header.is_transparent:
+            transparent.append(path)
+    warn_of_long_images(sizes)
+    ranges = [each for each in map_files(read_range, deep) if isinstance(each, tuple)]
+    pages = [page for page in map_files(read_page, transparent) if isinstance(page, str)]
+    return ImageFiles(
+        folder=folder,
+        paths=paths,
+        labels=torch.cat([label_files(train_files), label_files(test_files)]),
+        is_train=torch.arange(len(paths)) < sum(len(files) for files in train_files.values()),
+        class_names=tuple(printable(name) for name in train_files),
+        sizes=sizes,
+        tones=find_tones(ranges, [page for page in pages if page]),
+        generator=generator,
+    )
 
-    labels = torch.cat([label_files(train_files), label_files(test_files)])
-    is_train = torch.arange(len(paths)) < sum(len(files) for files in train_files.values())
-    is_readable = torch.tensor([image is not None for image in images])
-    labels, is_train = labels[is_readable], is_train[is_readable]
-    pixels = torch.stack([image for image in images if image is not None])
+
+def read_dataset(files: ImageFiles, image_size: int | None) -> program.Dataset:
+    """Return the training images and the test images, on the CPU.
+
+    The images get a side of image_size pixels; None is 28 if all are 28 x 28, else 64. They have
+    one channel if all are grey, else three. A few unreadable files are left out. Raises UserError.
+    """
+    image_size = image_size or (28 if set(files.sizes) == {(28, 28)} else 64)
+    pixels = torch.zeros(len(files.paths), 3, image_size, image_size, dtype=torch.uint8)
+    is_readable = torch.zeros(len(files.paths), dtype=torch.bool)
+    for row, image in enumerate(read_images(files, image_size)):
+        if image is not None:
+            pixels[row] = image
+            is_readable[row] = True
     if (pixels == pixels[:, :1]).all():  # grey
         pixels = pixels[:, :1]
+    train_rows, test_rows = divide_rows(files, is_readable)
+    train_set = program.ImageSet(pixels[train_rows], files.labels[train_rows], files.class_names)
+    test_set = program.ImageSet(pixels[test_rows], files.labels[test_rows], files.class_names)
+    return describe_dataset(files, train_set, test_set)
 
-    class_names = tuple(printable(name) for name in train_files)
-    for part in (labels[is_train], labels[~is_train]):
-        counts = part.bincount(minlength=len(class_names)).tolist()
-        missing = [name for name, count in zip(class_names, counts, strict=True) if not count]
+
+def divide_rows(files: ImageFiles, is_readable: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which of the readable files are trained on and which are tested on: int64 (n,) each.
+
+    Raises UserError if a class has none.
+    """
+    train_rows = (is_readable & files.is_train).nonzero().flatten()
+    test_rows = (is_readable & ~files.is_train).nonzero().flatten()
+    for rows in (train_rows, test_rows):
+        counts = files.labels[rows].bincount(minlength=len(files.class_names)).tolist()
+        missing = [name for name, count in zip(files.class_names, counts, strict=True) if not count]
         if missing:
-            raise program.UserError(f"{folder}: no file of {list_some(missing)} can be read")
+            raise program.UserError(f"{files.folder}: no file of {list_some(missing)} can be read")
     # Shuffled, since the first ones serve as a sample.
-    test_order = torch.randperm(int((~is_train).sum()), generator=generator)
-    train_set = program.ImageSet(pixels[is_train], labels[is_train], class_names)
-    test_set = program.ImageSet(pixels[~is_train], labels[~is_train], class_names)
-    test_set = test_set.subset(test_order)
-    warn_of_copies(train_set.images, test_set.images)
-    warn_of_plain_images(pixels)
-    name = name_subfolder(folder)
-    notes: dict[str, object] = {"white_value": tones.white_value}
-    if tones.black_value:
-        notes["black_value"] = tones.black_value
-    if tones.page:
-        notes["page"] = tones.page
+    return train_rows, test_rows[torch.randperm(len(test_rows), generator=files.generator)]
+
+
+def describe_dataset(
+    files: ImageFiles,
+    train_set: program.ImageSet,
+    test_set: program.ImageSet,
+    input_shape: tuple[int, ...] = (),
+) -> program.Dataset:
+    """Return the sets as a dataset; print a line of what may be wrong with its images."""
+    warn_of_copies(train_set.pictures, test_set.pictures)
+    warn_of_plain_images(train_set.pictures, test_set.pictures)
+    name = name_subfolder(files.folder)
+    notes: dict[str, object] = {"white_value": files.tones.white_value}
+    if files.tones.black_value:
+        notes["black_value"] = files.tones.black_value
+    if files.tones.page:
+        notes["page"] = files.tones.page
     return program.Dataset(
         name=printable(name),
         train_set=train_set,
         test_set=test_set,
         subfolder=name,
-        unreadable_files=len(images) - len(pixels),
+        unreadable_files=len(files.paths) - len(train_set) - len(test_set),
         notes=notes,
         figure_settings={"text.parse_math": False},  # names are text, even with two dollar signs
+        input_shape=input_shape,
     )
 
 
@@ -485,13 +553,13 @@ def warn_of_copies(train_images: Tensor, test_images: Tensor) -> None:
         )
 
 
-def warn_of_plain_images(images: Tensor) -> None:
-    """Print a line if many of the uint8 images (N, C, H, W) are of one colour each."""
-    values = images.flatten(2)
-    is_plain = (values.amax(dim=2) == values.amin(dim=2)).all(dim=1)
+def warn_of_plain_images(*parts: Tensor) -> None:
+    """Print a line if many of the uint8 images, each part (N, C, H, W), are of one colour each."""
+    values = [images.flatten(2) for images in parts]
+    is_plain = torch.cat([(each.amax(dim=2) == each.amin(dim=2)).all(dim=1) for each in values])
     if is_plain.float().mean() > 0.1:
         program.print_error(
-            f"{is_plain.sum()} of {len(images)} images are of one colour each, as they are read: "
+            f"{is_plain.sum()} of {len(is_plain)} images are of one colour each, as they are read: "
             "of colour images of more than 8 bits only the upper 8, of a film the first picture"
         )
 
@@ -537,39 +605,33 @@ def l1_distances(first: Tensor, second: Tensor) -> Tensor:
 
 
 # ---- Read them -----------------------------------------------------------------------------------
-def read_images(paths: list[Path], image_size: int | None) -> tuple[list[Tensor | None], Tones]:
-    """Return each image, uint8 (3, image_size, image_size), or None, and how all were read.
+def read_images(files: ImageFiles, image_size: int) -> Iterator[Tensor | None]:
+    """Yield each image, uint8 (3, image_size, image_size), or None if it is unreadable.
 
     Raises UserError if more than ten files and more than one in a hundred are unreadable, or all.
     """
-    sizes = []
-    deep = []  # of more than 8 bits
-    transparent = []
-    for path, header in zip(paths, map_files(read_header, paths), strict=True):
-        if isinstance(header, program.UserError):
+    read = partial(read_square, mode="RGB", image_size=image_size, tones=files.tones)
+    count = len(files.paths)
+    errors = 0
+    for number, result in enumerate(map_files(read, files.paths), start=1):
+        if isinstance(result, Tensor):
+            yield result
             continue
-        sizes.append(header.size)
-        if header.mode.startswith(("I", "F")):
-            deep.append(path)
-        if header.is_transparent:
-            transparent.append(path)
-    image_size = image_size or (28 if set(sizes) == {(28, 28)} else 64)
-    warn_of_long_images(sizes)
-    ranges = [each for each in map_files(read_range, deep) if isinstance(each, tuple)]
-    pages = [page for page in map_files(read_page, transparent) if isinstance(page, str)]
-    tones = find_tones(ranges, [page for page in pages if page])
-    read = partial(read_square, mode="RGB", image_size=image_size, tones=tones)
-    results = map_files(read, paths)
-    errors = [result for result in results if isinstance(result, program.UserError)]
-    for error in errors[:10]:
-        program.print_error(f"left out: {error}")
-    if len(errors) > max(10, len(paths) / 100) or len(errors) == len(paths):
-        raise program.UserError(f"{len(errors)} of {len(paths)} files cannot be read as images")
-    return [result if isinstance(result, Tensor) else None for result in results], tones
+        errors += 1
+        if errors <= 10:
+            program.print_error(f"left out: {result}")
+        if errors > max(10, count / 100) or errors == count:
+            raise program.UserError(f"{errors} of {number} files cannot be read as images")
+        yield None
 
 
-def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T | program.UserError]:
-    """Apply function to each path in a pool of threads; return results or errors."""
+PIECE = 256  # files that are read ahead: all at once, thousands of images would wait in memory
+
+
+def map_files(
+    function: Callable[[Path], T], paths: Sequence[Path]
+) -> Iterator[T | program.UserError]:
+    """Apply function to each path in a pool of threads; yield results or errors, in order."""
 
     def attempt(path: Path) -> T | program.UserError:
         try:
@@ -584,9 +646,10 @@ def map_files(function: Callable[[Path], T], paths: list[Path]) -> list[T | prog
 
     # A host may have many more processors than its container, and each thread holds an image.
     threads = min(16, len(program.PROCESSORS or ()) or os.cpu_count() or 1)
+    pieces = [paths[start : start + PIECE] for start in range(0, len(paths), PIECE)]
     with ThreadPoolExecutor(threads, initializer=leave_processor) as pool:
-        results = pool.map(attempt, paths)
-        return list(program.progress_bar(results, "reading images", len(paths)))
+        results = itertools.chain.from_iterable(pool.map(attempt, piece) for piece in pieces)
+        yield from program.progress_bar(results, "reading images", len(paths))
 
 
 def find_tones(ranges: list[tuple[float, float]], pages: list[str]) -> Tones:
