@@ -102,7 +102,7 @@ def print_clothing(folder: Path) -> None:
     print_environment(torch.device("cpu"))
     models = DATA.parent / "models"
     print("\n| network | photographs | right |\n|---|---|---|")
-    for path in (models / "clothing/ResNet_model.pth", models / "ResNet_model.pth"):
+    for path in (models / "clothing/EfficientNet_model.pth", models / "ResNet_model.pth"):
         network = program.load_model(path)
         metadata = read_metadata(path, network)
         correct = []

@@ -60,11 +60,7 @@ def main() -> None:
         print("two processes")
         print_runs(run_program(*options, models_dir=None, launcher=TORCHRUN))
     else:
-        print_runs(
-            run_program(
-                "--images", str(arguments.images.resolve()), "--networks", "resnet", "--runs", "3"
-            )
-        )
+        print_runs(run_program("--images", str(arguments.images.resolve()), "--runs", "3"))
 
 
 def print_held_out(seeds: Iterable[int]) -> None:

@@ -34,6 +34,7 @@ STEPS = {
     "resnet": "networks.py resnet",
     "shifts": "shifts.py --figure assets/shift_robustness_resnet.png",
     "images": "images.py",
+    "transfer": "transfer.py --clothing CLOTHING",
     "clothing": "networks.py clothing --images CLOTHING",
     "photographs": "images.py --clothing CLOTHING/test",
     "explorer": "explorer.py --screenshot assets/explorer.png",

@@ -23,7 +23,11 @@ from fashion_mnist_extras import set_aside
 
 INTERVAL = 60  # seconds from one writing of the file to the next
 VERSION = "version of the program"
-TRAINING_MODULES = ("augmentation.py", "processes.py")  # those that decide the weights, too
+TRAINING_MODULES = (
+    "augmentation.py",
+    "processes.py",
+    "transfer.py",
+)  # those that decide the weights, too
 
 
 def describe_conditions(
@@ -35,10 +39,11 @@ def describe_conditions(
     matter.
     """
     train_set, test_set = dataset.train_set, dataset.test_set
-    tensors = [train_set.images, train_set.labels, test_set.images, test_set.labels]
+    # Of features that were computed, the last bit depends on the threads.
+    tensors = [train_set.pictures, train_set.labels, test_set.pictures, test_set.labels]
     conditions = asdict(recipe)
     conditions["number of processes"] = processes
-    conditions["image shape"] = list(train_set.images.shape[1:])
+    conditions["image shape"] = list(dataset.image_shape)
     conditions["images"] = compute_digest(train_set.class_names, tensors)
     conditions[VERSION] = compute_version()
     return json.loads(json.dumps(conditions, default=list))  # tuples and ranges become lists

@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from tqdm import tqdm
 
 import fashion_mnist_cnn as program
-from fashion_mnist_extras import analysis, explorer, image_folders, prediction, processes
+from fashion_mnist_extras import (
+    analysis,
+    explorer,
+    image_folders,
+    prediction,
+    processes,
+    set_aside,
+    transfer,
+)
 from fashion_mnist_extras.augmentation import Augmentation, find_mirrored_classes
 from fashion_mnist_extras.checkpoints import Checkpoint, describe_conditions
 
@@ -36,7 +44,7 @@ def extend(parser: program.ArgumentParser) -> None:
         "--image-size",
         type=side,
         metavar="N",
-        help="side of --images in pixels (default: 28 if all have 28, else 64)",
+        help="side of --images in pixels (default: 28 if all have 28, else 64; efficientnet: 224)",
     )
     add(
         "--augment",
@@ -84,8 +92,8 @@ def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
             subfolder = prediction.choose_subfolder(args.images, Path(args.models_dir))
         # Before images are read, which may take minutes.
         models_dir, assets_dir = program.find_output_folders(args, subfolder)
-        dataset = read_dataset(args, subfolder).to(args.device)
-        recipe = choose_recipe(args, dataset)
+        dataset, recipe, seconds = prepare_training(args, subfolder)
+        dataset = dataset.to(args.device)
         conditions = describe_conditions(recipe, dataset, count)
         environment = program.describe_environment(torch.device(args.device))
         checkpoint = Checkpoint(models_dir / "checkpoint.pth", conditions, environment)
@@ -101,6 +109,8 @@ def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
         )
         share = processes.share_work(recipe, dataset, rank, count)
         trained = program.compare_networks(*share, callback)
+        if seconds:
+            trained = transfer.add_seconds(trained, seconds)
         if rank > 0:
             for _ in trained:
                 pass
@@ -135,13 +145,85 @@ def check_flags(parser: program.ArgumentParser, args: argparse.Namespace) -> Non
         parser.error(f"argument {flag}: not allowed without --predict")
     if args.predict and args.images:
         parser.error("argument --images: not allowed with --predict; name a network with --model")
+    if "efficientnet" in (args.networks or ()):
+        check_flags_of_efficientnet(parser, args)
 
 
-def read_dataset(args: argparse.Namespace, subfolder: str) -> program.Dataset:
-    """Return your own images or FashionMNIST, on the CPU. Raises UserError or OSError."""
+def check_flags_of_efficientnet(parser: program.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the program with one line and exit code 2 if a flag does not suit a given network."""
+    if len(set(args.networks)) > 1:
+        parser.error("argument --networks: efficientnet is trained alone")
     if not args.images:
-        return program.load_dataset(args)
-    dataset = image_folders.load_image_folder(Path(args.images), args.image_size, args.seed)
+        parser.error("argument --networks: efficientnet is for --images")
+    if args.hidden_units:
+        parser.error("argument --hidden-units: not allowed with --networks efficientnet")
+    if args.augment:
+        parser.error("argument --augment: not allowed with --networks efficientnet")
+    if args.image_size and (args.image_size < 96 or args.image_size % 32):
+        parser.error("argument --image-size: efficientnet takes multiples of 32 from 96 on")
+    if distributed.is_torchelastic_launched():
+        parser.error("argument --networks: efficientnet is trained in one process, not by torchrun")
+
+
+def choose_efficientnet(args: argparse.Namespace, files: image_folders.ImageFiles) -> bool:
+    """Return whether to train efficientnet, and print why, unless --networks says it."""
+    if args.networks:
+        return "efficientnet" in args.networks
+    settings = {
+        "--hidden-units": args.hidden_units,
+        "--no-augment" if args.augment is False else "--augment": args.augment is not None,
+        "--image-size": args.image_size,
+        "--batch-size": args.batch_size,
+        "--epochs": args.epochs,
+        "--learning-rate": args.learning_rate,
+        "torchrun": distributed.is_torchelastic_launched(),
+    }
+    given = [flag for flag in settings if settings[flag]]
+    if not given and image_folders.are_photographs(files):
+        other = "--networks tinyvgg resnet begins with nothing"
+        print(f"photographs in colour: efficientnet, which has learned ImageNet; {other}")
+        return True
+    reason = f"{given[0]} is given" if given else "most images are grey or small"
+    other = "--networks efficientnet begins with what photographs have taught"
+    print(f"{reason}: tinyvgg and resnet, from nothing; {other}")
+    return False
+
+
+def prepare_training(
+    args: argparse.Namespace, subfolder: str
+) -> tuple[program.Dataset, program.Recipe, float]:
+    """Return the dataset, on the CPU, how to train on it, and what features took, in seconds.
+
+    The recipe is what the flags say or, where they do not, what was best on held-out images. Raises
+    UserError or OSError.
+    """
+    if not args.images:
+        recipe = program.Recipe()
+        if args.augment:
+            augmentation = Augmentation(mirror=args.mirror is not False)
+            recipe = replace(recipe, augment=augmentation, is_mirrored=augmentation.mirror)
+        return program.load_dataset(args), program.choose_recipe(args, recipe), 0.0
+    files = image_folders.list_files(Path(args.images), args.seed)
+    seconds = 0.0
+    if choose_efficientnet(args, files):
+        mirror = args.mirror is not False
+        image_size = args.image_size or transfer.IMAGE_SIZE
+        dataset, seconds = transfer.load_features(files, image_size, mirror, args.device)
+        recipe = transfer.recommend_recipe(len(dataset.train_set), args.batch_size, mirror)
+    else:
+        dataset = image_folders.read_dataset(files, args.image_size)
+        shape = dataset.train_set.images.shape
+        recipe = image_folders.recommend_recipe(shape, args.batch_size, args.mirror)
+        if args.augment is False:
+            recipe = replace(recipe, augment=None, is_mirrored=False)
+    recipe = program.choose_recipe(args, recipe)
+    return name_dataset(args, dataset, subfolder), recipe, seconds
+
+
+def name_dataset(
+    args: argparse.Namespace, dataset: program.Dataset, subfolder: str
+) -> program.Dataset:
+    """Return your own images under their name, with fonts for the names of their classes."""
     identity = prediction.identify_folder(args.images, args.models_dir)
     notes = {**dataset.notes, "folder": identity}
     name = image_folders.printable(subfolder)
@@ -151,18 +233,8 @@ def read_dataset(args: argparse.Namespace, subfolder: str) -> program.Dataset:
     return replace(dataset, name=name, subfolder=subfolder, notes=notes, figure_settings=settings)
 
 
-def choose_recipe(args: argparse.Namespace, dataset: program.Dataset) -> program.Recipe:
-    """Return what the flags say or, where they do not, what was best on held-out images."""
-    recipe = program.Recipe()
-    if args.images:
-        shape = dataset.train_set.images.shape
-        recipe = image_folders.recommend_recipe(shape, args.batch_size, args.mirror)
-        if args.augment is False:
-            recipe = replace(recipe, augment=None, is_mirrored=False)
-    elif args.augment:
-        augmentation = Augmentation(mirror=args.mirror is not False)
-        recipe = replace(recipe, augment=augmentation, is_mirrored=augmentation.mirror)
-    return program.choose_recipe(args, recipe)
+# What is added to the script's figures, if the networks can be looked into.
+OUTPUTS = ("shift_robustness.png", "feature_maps.png", "explorer.html", "explorer_data.js")
 
 
 @dataclass
@@ -177,7 +249,7 @@ class Extras(program.Callback):
     checkpoint: Checkpoint
     writes_checkpoints: bool  # only the first of several processes does
     snapshots: dict[nn.Module, list[explorer.Snapshot]] = field(default_factory=dict)
-    set_aside: dict[str, list[prediction.SetAside]] = field(default_factory=dict)  # for networks
+    replaced: dict[str, list[prediction.SetAside]] = field(default_factory=dict)  # by each network
     unreported: list[prediction.SetAside] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -196,13 +268,13 @@ class Extras(program.Callback):
             self.checkpoint.update(key, state.state_dict() | {"snapshots": list(snapshots)})
 
     def before_saving(self, result: program.TrainedNetwork) -> None:
-        if result.name not in self.set_aside:  # it is the first of this run
+        if result.name not in self.replaced:  # it is the first of this run
             others = prediction.set_aside_others(self.models_dir, result, self.dataset)
-            self.set_aside[result.name] = others
+            self.replaced[result.name] = others
             self.unreported += others
 
     def saving_failed(self, result: program.TrainedNetwork) -> None:
-        for other in self.set_aside.get(result.name, []):
+        for other in self.replaced.get(result.name, []):
             other.put_back()
             program.print_error(f"{other.kept} is again {other.path}")
 
@@ -215,15 +287,37 @@ class Extras(program.Callback):
         self, chosen: Mapping[str, program.TrainedNetwork], report: Mapping[str, Any]
     ) -> None:
         self.report_set_aside()
-        evidence = analysis.analyze_networks(chosen, self.dataset.test_set)
-        content = program.encode_json({**report, "evidence": evidence})
-        program.write_files({self.assets_dir / "results.json": content})
-        if self.args.no_plots:
-            return
-        figures = analysis.draw_figures(evidence, chosen, self.dataset)
-        program.write_and_print(figures, self.assets_dir)
-        page = explorer.build_page(chosen, self.dataset, self.snapshots, evidence)
-        program.write_and_print(page, self.assets_dir)
+        self.report_others(chosen)
+        written: dict[str, bytes] = {}
+        if "EfficientNet" not in chosen:  # whose images are features: none can be shifted
+            evidence = analysis.analyze_networks(chosen, self.dataset.test_set)
+            content = program.encode_json({**report, "evidence": evidence})
+            program.write_files({self.assets_dir / "results.json": content})
+            if not self.args.no_plots:
+                written |= analysis.draw_figures(evidence, chosen, self.dataset)
+                program.write_and_print(written, self.assets_dir)
+                page = explorer.build_page(chosen, self.dataset, self.snapshots, evidence)
+                program.write_and_print(page, self.assets_dir)
+                written |= page
+        if not self.args.no_plots:
+            self.set_aside_figures(written)
+
+    def set_aside_figures(self, written: Mapping[str, bytes]) -> None:
+        """Rename what this run does not write: it would seem to belong to the new results."""
+        for name in OUTPUTS:
+            path = self.assets_dir / name
+            if name not in written and path.exists():
+                tqdm.write(f"{path}, of an earlier run, is now {set_aside(path)}")
+
+    def report_others(self, chosen: Mapping[str, program.TrainedNetwork]) -> None:
+        """Name the networks of earlier runs on one's own images that are beside the new ones."""
+        others = []
+        for kind in program.NETWORKS.values():
+            path = self.models_dir / kind.model_file
+            if kind.__name__ not in chosen and path.exists():
+                others.append(str(path))
+        if others and self.dataset.subfolder:
+            tqdm.write(f"of earlier runs: {', '.join(others)}")
 
     def report_set_aside(self) -> None:
         for path, kept, reason in self.unreported:

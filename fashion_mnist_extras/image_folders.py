@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
 import torch
@@ -174,6 +175,21 @@ def describe_dataset(
         figure_settings={"text.parse_math": False},  # names are text, even with two dollar signs
         input_shape=input_shape,
     )
+
+
+def are_photographs(files: ImageFiles) -> bool:
+    """Whether most images have colour, and half of them at least 100 pixels on the smaller side."""
+    if not files.sizes or median(min(size) for size in files.sizes) < 100:
+        return False
+    rows = torch.linspace(0, len(files.paths) - 1, min(200, len(files.paths))).long().tolist()
+    sample = [files.paths[row] for row in rows]
+    read = partial(read_square, mode="RGB", image_size=32, tones=files.tones)
+    is_colored = []
+    for image in map_files(read, sample):
+        if isinstance(image, Tensor):
+            spread = image.amax(dim=0).int() - image.amin(dim=0).int()
+            is_colored.append(bool(spread.max() > 16))
+    return sum(is_colored) > len(is_colored) / 2
 
 
 def find_fonts(texts: Iterable[str]) -> list[str]:

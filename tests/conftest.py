@@ -19,6 +19,7 @@ from fashion_mnist_extras.image_folders import load_image_folder
 REPOSITORY = Path(program.__file__).parent
 RAW = REPOSITORY / "data_1/FashionMNIST/raw"
 MODEL = REPOSITORY / "models/CNN_model.pth"
+SCRIPT_NETWORKS = ("mlp", "tinyvgg", "resnet")  # the folder adds to NETWORKS
 
 
 # Root may do everything: without these two capabilities a folder without permission is one for root
@@ -118,15 +119,15 @@ def is_one_line(text: str) -> bool:
     )
 
 
-def save_lamps(folder: Path, count: int) -> None:
-    """Save count images of 40 x 30 pixels, in turn red and blue, each lit in a way of its own."""
+def save_lamps(folder: Path, count: int, size: tuple[int, int] = (40, 30)) -> None:
+    """Save count images of this size, in turn red and blue, each lit in a way of its own."""
     for number in range(count):
         name, channel = [("red", 0), ("blue", 2)][number % 2]
         generator = torch.Generator().manual_seed(number)
         pixels = torch.zeros(3, 4, 3, dtype=torch.uint8)
         pixels[:, :, channel] = torch.randint(120, 256, (3, 4), generator=generator)
         (folder / name).mkdir(parents=True, exist_ok=True)
-        lamp = Image.fromarray(pixels.numpy()).resize((40, 30), Image.Resampling.NEAREST)
+        lamp = Image.fromarray(pixels.numpy()).resize(size, Image.Resampling.NEAREST)
         lamp.save(folder / name / f"{number}.png")
 
 

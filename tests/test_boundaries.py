@@ -18,6 +18,7 @@ ARROWS = {
     "explorer": {"analysis"},
     "image_folders": {"image_files", "augmentation"},
     "prediction": {"image_files"},
+    "transfer": {"image_folders"},
 }
 # What may have Any or Callable in its signature: JSON, the state of a checkpoint, augment, and
 # functions that stay within the module.

@@ -23,7 +23,7 @@ from test_processes import QUICK, lamps, run_processes  # noqa: F401 (lamps is a
 from torch import nn
 
 import fashion_mnist_cnn as program
-from conftest import MODEL, Fork, shrink, to_bytes, wait
+from conftest import MODEL, SCRIPT_NETWORKS, Fork, shrink, to_bytes, wait
 from fashion_mnist_extras import checkpoints
 from fashion_mnist_extras.augmentation import Augmentation
 from fashion_mnist_extras.checkpoints import Checkpoint
@@ -559,7 +559,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
 
 @pytest.mark.parametrize("optimizer", program.OPTIMIZERS)
 @pytest.mark.parametrize("learning_rate", [0.01, 1e30], ids=["learns", "diverges"])
-@pytest.mark.parametrize("key", program.NETWORKS)
+@pytest.mark.parametrize("key", SCRIPT_NETWORKS)
 def test_training_goes_on_from_any_epoch(fashion_mnist, key: str, learning_rate: float, optimizer):
     train_set, test_set = (shrink(image_set, 300) for image_set in fashion_mnist)
 

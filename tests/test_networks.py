@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import fashion_mnist_cnn as program
+from conftest import SCRIPT_NETWORKS
 
 
 def count_parameters(network: torch.nn.Module) -> int:
@@ -102,7 +103,7 @@ def test_tiny_vgg_has_the_state_dict_keys_of_the_tutorial():
     assert list(program.TinyVGG().state_dict()) == expected
 
 
-@pytest.mark.parametrize("key", program.NETWORKS)
+@pytest.mark.parametrize("key", SCRIPT_NETWORKS)
 @pytest.mark.parametrize("sizes", [(1, 28, 10, 10), (3, 64, 7, 4), (1, 32, 2, 2)])
 def test_networks_are_built_for_other_sizes_and_their_config_read_off_their_weights(key, sizes):
     kind = program.NETWORKS[key]
@@ -143,7 +144,7 @@ def test_at_the_start_all_classes_are_about_equally_likely(kind, fashion_mnist):
         assert loss == pytest.approx(math.log(10), abs=0.1), f"seed {seed}"
 
 
-@pytest.mark.parametrize("key", program.NETWORKS)
+@pytest.mark.parametrize("key", SCRIPT_NETWORKS)
 def test_an_exported_network_takes_a_batch_of_any_size(key: str):
     config = program.NetworkConfig(1, 28, 4, 10, mirror_averaging=True)
     network = program.NETWORKS[key].build(config).eval()

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import fashion_mnist_cnn as program
-from conftest import redirect, save_lamps, wait
+from conftest import SCRIPT_NETWORKS, redirect, save_lamps, wait
 from fashion_mnist_extras import checkpoints, processes
 from fashion_mnist_extras.augmentation import Augmentation
 from fashion_mnist_extras.command_line import Extras
@@ -280,7 +280,7 @@ PHOTOGRAPHS = Augmentation(
 )
 
 
-@pytest.mark.parametrize("key", program.NETWORKS)
+@pytest.mark.parametrize("key", SCRIPT_NETWORKS)
 def test_on_cuda_nothing_is_on_another_device_and_nothing_waits(key: str):
     """On tensors that have a device and a shape but no memory.
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 import fashion_mnist_cnn as program
-from conftest import MODEL, REPOSITORY, save_lamps
+from conftest import MODEL, REPOSITORY, SCRIPT_NETWORKS, save_lamps
 from fashion_mnist_extras import checkpoints
 
 
@@ -33,7 +33,7 @@ def saved(tmp_path: Path) -> Path:
 @pytest.mark.filterwarnings("ignore:.*has no JSON file")
 @settings(max_examples=20, deadline=None)
 @given(
-    st.sampled_from(list(program.NETWORKS)),
+    st.sampled_from(SCRIPT_NETWORKS),
     st.builds(
         program.NetworkConfig,
         in_channels=st.sampled_from([1, 3]),

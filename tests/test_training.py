@@ -49,7 +49,7 @@ def test_wider_networks_get_lower_learning_rates():
         program.TinyVGG: {"muon": 0.04, "adam": 0.02, "sgd": 0.06},
         program.ResNet: {"muon": 0.03, "adam": 0.008, "sgd": 0.024},
     }
-    for network in program.NETWORKS.values():
+    for network in peaks:
         for name in program.OPTIMIZERS:
             widths = [round(factor * network.default_hidden_units) for factor in (0.1, 1, 4, 100)]
             rates = [program.peak_learning_rate(network, width, name) for width in widths]

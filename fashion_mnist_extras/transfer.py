@@ -1,0 +1,292 @@
+"""Transfer learning: EfficientNet-Lite0, which has learned ImageNet, and a new last layer for it.
+
+Its 1,280 features of each of your own images are computed once; what is trained is a linear layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import textwrap
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
+
+import fashion_mnist_cnn as program
+from fashion_mnist_extras.image_folders import (
+    ImageFiles,
+    describe_dataset,
+    divide_rows,
+    read_images,
+)
+
+FEATURES = 1280
+IMAGE_SIZE = 224  # of training on ImageNet: fewer pixels recognize less, more take longer
+# 98 tensors in half precision; made by benchmarks/efficientnet.py, which names their sources.
+PRETRAINED = Path(__file__).with_name("efficientnet_lite0.pth")
+# Of each stage: expansion, kernel size, stride, channels in and out, blocks.
+STAGES = (
+    (1, 3, 1, 32, 16, 1),
+    (6, 3, 2, 16, 24, 2),
+    (6, 5, 2, 24, 40, 2),
+    (6, 3, 2, 40, 80, 3),
+    (6, 5, 1, 80, 112, 3),
+    (6, 5, 2, 112, 192, 4),
+    (6, 3, 1, 192, 320, 1),
+)
+
+
+class EfficientNet(nn.Module):
+    """EfficientNet-Lite0 with the weights that have learned ImageNet, and a new last layer.
+
+    EfficientNet: Tan and Le 2019, arXiv:1905.11946; Lite, without what small devices lack: Google
+    2020. Takes float32 (N, C, H, W) in [0, 1], RGB or grey, H and W multiples of 32, or the
+    features of such images, (N, 1280, 1, 1); returns logits (N, num_classes). Only the classifier
+    is trained, and only it is in the state dict, with a digest of the frozen weights, which come
+    from PRETRAINED. mirror_averaging: in eval mode the features are the mean over the image and its
+    mirror image. Raises UserError if PRETRAINED cannot be read.
+    """
+
+    model_file = "EfficientNet_model.pth"
+    default_hidden_units = FEATURES
+    learning_rates: ClassVar[dict[str, float]] = {"muon": 0.0075, "adam": 0.003, "sgd": 0.03}
+    mirror_averaging: Tensor | None
+    pretrained_digest: Tensor
+
+    def __init__(self, num_classes: int = 10, mirror_averaging: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("mirror_averaging", torch.ones(1) if mirror_averaging else None)
+        features = load_pretrained()
+        self.register_buffer("pretrained_digest", compute_digest(features))
+        self.features = features.float().requires_grad_(False)
+        self.classifier = nn.Linear(FEATURES, num_classes)
+        program.initialize_weights(self.classifier, self.classifier)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = images
+        if images.shape[1] != FEATURES:
+            features = self.compute_features(images, average=not self.training)
+        return self.classifier(features.flatten(1))
+
+    def compute_features(self, images: Tensor, average: bool) -> Tensor:
+        """Return the features (N, 1280, 1, 1) of float32 images (N, C, H, W) in [0, 1].
+
+        average: those of the mirror images too, if the network averages over them.
+        """
+        rgb = images.expand(-1, 3, -1, -1)
+        if not average or self.mirror_averaging is None:
+            return self.features((255 * rgb - 127) / 128)  # as in training on ImageNet
+        both = self.compute_features(torch.cat([rgb, rgb.flip(3)]), average=False)
+        return both.unflatten(0, (2, -1)).mean(dim=0)
+
+    def state_dict(  # type: ignore[override]
+        self,
+        *args: Any,  # noqa: ANN401 (those of nn.Module)
+        **options: Any,  # noqa: ANN401
+    ) -> dict[str, Tensor]:
+        """Return what is not frozen."""
+        state = super().state_dict(*args, **options)
+        return {name: state[name] for name in state if not name.startswith("features.")}
+
+    def load_state_dict(  # type: ignore[override]
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> None:
+        """Load what state_dict returns. Raises UserError if the frozen weights were others."""
+        digest = state_dict.get("pretrained_digest")
+        if digest is not None and not digest.cpu().equal(self.pretrained_digest.cpu()):
+            raise program.UserError(f"the network was trained with other weights than {PRETRAINED}")
+        frozen = {f"features.{name}": each for name, each in self.features.state_dict().items()}
+        super().load_state_dict({**frozen, **state_dict}, strict, assign)
+
+    @classmethod
+    def build(cls, config: program.NetworkConfig) -> EfficientNet:
+        return cls(config.num_classes, config.mirror_averaging)
+
+    @classmethod
+    def read_config(cls, state: Mapping[str, Tensor]) -> program.NetworkConfig:
+        """Return the config of the network with these weights; KeyError if it is another one."""
+        state["pretrained_digest"]
+        num_classes, features = state["classifier.weight"].shape
+        mirror_averaging = "mirror_averaging" in state
+        return program.NetworkConfig(3, IMAGE_SIZE, features, num_classes, mirror_averaging)
+
+
+program.NETWORKS["efficientnet"] = EfficientNet
+
+
+def load_pretrained() -> nn.Sequential:
+    """Return the layers with their frozen weights, in float16. Raises UserError."""
+    hint = "it comes with the program, in the same folder"
+    with torch.device("meta"):  # shapes alone: the weights are assigned
+        features = build_features()
+    try:
+        features.load_state_dict(program.load_safely(PRETRAINED), assign=True)  # type: ignore[arg-type]
+    except OSError as error:
+        message = f"{PRETRAINED} cannot be read: {error.strerror}; {hint}"
+        raise program.UserError(message) from error
+    except (ValueError, TypeError, RuntimeError) as error:  # no dict; other names or shapes
+        found = textwrap.shorten(str(error), 150)
+        message = f"{PRETRAINED} is no state dict of EfficientNet-Lite0: {found}; {hint}"
+        raise program.UserError(message) from error
+    return features
+
+
+def compute_digest(network: nn.Module) -> Tensor:
+    """Return a digest of the weights: eight whole numbers of 16 bits, which float32 (8,) can hold.
+
+    A state dict in which all is float32 is what load_model reads.
+    """
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    numbers = [int.from_bytes(digest.digest()[i : i + 2], "big") for i in range(0, 16, 2)]
+    return torch.tensor(numbers, dtype=torch.float32, device="cpu")
+
+
+# ---- Layers --------------------------------------------------------------------------------------
+def build_features(norm_layer: type[nn.Module] | None = None) -> nn.Sequential:
+    """Return all but the last layer: normalized images (N, 3, H, W) -> features (N, 1280, 1, 1).
+
+    The weights of PRETRAINED are those of convolutions into which batch normalization was folded;
+    with norm_layer it is a layer of its own.
+    """
+    convolve = partial(build_convolution, norm_layer=norm_layer)
+    layers: list[nn.Module] = [convolve(3, 32, kernel=3, stride=2)]
+    for expansion, kernel, stride, in_channels, out_channels, blocks in STAGES:
+        for _ in range(blocks):
+            width = expansion * in_channels
+            block = [convolve(width, width, kernel, stride, groups=width)]  # each channel by itself
+            if expansion > 1:
+                block.insert(0, convolve(in_channels, width))
+            block.append(convolve(width, out_channels, activation=None))
+            is_residual = stride == 1 and in_channels == out_channels
+            layers.append(program.Residual(*block) if is_residual else nn.Sequential(*block))
+            in_channels, stride = out_channels, 1
+    layers += [convolve(in_channels, FEATURES), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*layers)
+
+
+def build_convolution(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    activation: type[nn.Module] | None = nn.ReLU6,
+    norm_layer: type[nn.Module] | None = None,
+) -> nn.Sequential:
+    """Return a convolution that is padded as in TensorFlow, and what follows it.
+
+    With a stride of 2 TensorFlow pads an image less at the left and above: with PyTorch's padding
+    every window would be a pixel off.
+    """
+    before, after = (kernel - 2) // 2, (kernel - 1) // 2
+    convolution = Conv2dNormActivation(
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding=0 if stride == 2 else None,  # None: as much as keeps the size
+        groups=groups,
+        norm_layer=norm_layer,
+        activation_layer=activation,
+    )
+    if stride == 2:
+        return nn.Sequential(nn.ZeroPad2d((before, after, before, after)), convolution)
+    return convolution
+
+
+# ---- Features of one's own images ----------------------------------------------------------------
+# On photographs of clothes held out from training, 5, 20 and 245 of a class.
+BATCH_SIZE = 64
+STEPS = 300
+STEPS_OF_MANY = 480  # of a thousand images or more
+IMAGES_AT_ONCE = 16  # larger batches are slower: their activations do not fit into the cache
+
+
+def load_features(
+    files: ImageFiles, image_size: int, mirror: bool, device: str
+) -> tuple[program.Dataset, float]:
+    """Return a dataset of features, on the CPU, and the seconds in which they were computed.
+
+    Of the images themselves only thumbnails are kept. Raises UserError.
+    """
+    network = EfficientNet(mirror_averaging=mirror).to(device)
+    is_readable = torch.zeros(len(files.paths), dtype=torch.bool)
+    features = torch.empty(len(files.paths), FEATURES, 1, 1)
+    thumbnails: dict[int, Tensor] = {}
+    seconds = 0.0
+    for rows, images in read_batches(files, image_size):
+        is_readable[rows] = True
+        for is_train in (True, False):
+            chosen = files.is_train[rows] == is_train
+            if not chosen.any():
+                continue
+            start = time.perf_counter()
+            with torch.inference_mode():
+                batch = program.to_float(images[chosen].to(device))
+                computed = network.compute_features(batch, average=not is_train)
+            features[rows[chosen]] = computed.cpu()
+            seconds += time.perf_counter() - start
+            # Of a training image only as much as the search for copies needs.
+            side = 16 if is_train else 64
+            small = F.interpolate(images[chosen].float(), (side, side), mode="area").round().byte()
+            thumbnails.update(zip(rows[chosen].tolist(), small, strict=True))
+    train_set, test_set = (
+        program.ImageSet(
+            images=features[rows],
+            labels=files.labels[rows],
+            class_names=files.class_names,
+            thumbnails=torch.stack([thumbnails[row] for row in rows.tolist()]),
+        )
+        for rows in divide_rows(files, is_readable)
+    )
+    print(f"features of {len(train_set) + len(test_set):,} images: {seconds:.1f} s")
+    dataset = describe_dataset(files, train_set, test_set, (3, image_size, image_size))
+    return dataset, seconds
+
+
+def read_batches(files: ImageFiles, image_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield a few images at once: their rows, int64 (n,), and their pixels, uint8 (n, 3, H, W)."""
+    rows: list[int] = []
+    images: list[Tensor] = []
+    for row, image in enumerate(read_images(files, image_size)):
+        if image is not None:
+            rows.append(row)
+            images.append(image)
+        if images and (len(images) == IMAGES_AT_ONCE or row == len(files.paths) - 1):
+            yield torch.tensor(rows), torch.stack(images)
+            rows, images = [], []
+
+
+def recommend_recipe(count: int, batch_size: int | None, mirror: bool) -> program.Recipe:
+    """Return how the last layer is best trained on the features of count images."""
+    batch_size = batch_size or min(BATCH_SIZE, count)
+    steps = STEPS if count < 1000 else STEPS_OF_MANY
+    steps_per_epoch = math.ceil(count / batch_size)
+    return program.Recipe(
+        networks=("efficientnet",),
+        epochs=max(3, round(steps / steps_per_epoch)),
+        batch_size=batch_size,
+        is_mirrored=mirror,
+    )
+
+
+def add_seconds(
+    trained: Iterable[program.TrainedNetwork], seconds: float
+) -> Iterator[program.TrainedNetwork]:
+    """Yield the networks; to compute the features counts as training."""
+    for result in trained:
+        for index, record in enumerate(result.history):
+            total = record.training_seconds + seconds
+            result.history[index] = replace(record, training_seconds=total)
+        yield result
