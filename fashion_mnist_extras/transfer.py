@@ -101,8 +101,8 @@ class EfficientNet(nn.Module):
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> None:
         """Load what state_dict returns. Raises UserError if the frozen weights were others."""
-        digest = state_dict.get("pretrained_digest")
-        if digest is not None and not digest.cpu().equal(self.pretrained_digest.cpu()):
+        digest = state_dict["pretrained_digest"]
+        if not digest.cpu().equal(self.pretrained_digest.cpu()):
             raise program.UserError(f"the network was trained with other weights than {PRETRAINED}")
         frozen = {f"features.{name}": each for name, each in self.features.state_dict().items()}
         super().load_state_dict({**frozen, **state_dict}, strict, assign)
@@ -226,21 +226,17 @@ def load_features(
     thumbnails: dict[int, Tensor] = {}
     seconds = 0.0
     for rows, images in read_batches(files, image_size):
+        is_train = bool(files.is_train[rows[0]])
+        start = time.perf_counter()
+        with torch.inference_mode():
+            batch = program.to_float(images.to(device))
+            features[rows] = network.compute_features(batch, average=not is_train).cpu()
+        seconds += time.perf_counter() - start
         is_readable[rows] = True
-        for is_train in (True, False):
-            chosen = files.is_train[rows] == is_train
-            if not chosen.any():
-                continue
-            start = time.perf_counter()
-            with torch.inference_mode():
-                batch = program.to_float(images[chosen].to(device))
-                computed = network.compute_features(batch, average=not is_train)
-            features[rows[chosen]] = computed.cpu()
-            seconds += time.perf_counter() - start
-            # Of a training image only as much as the search for copies needs.
-            side = 16 if is_train else 64
-            small = F.interpolate(images[chosen].float(), (side, side), mode="area").round().byte()
-            thumbnails.update(zip(rows[chosen].tolist(), small, strict=True))
+        # Of a training image only as much as the search for copies needs.
+        side = 16 if is_train else 64
+        small = F.interpolate(images.float(), (side, side), mode="area").round().byte()
+        thumbnails.update(zip(rows, small, strict=True))
     train_set, test_set = (
         program.ImageSet(
             images=features[rows],
@@ -255,17 +251,16 @@ def load_features(
     return dataset, seconds
 
 
-def read_batches(files: ImageFiles, image_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a few images at once: their rows, int64 (n,), and their pixels, uint8 (n, 3, H, W)."""
-    rows: list[int] = []
-    images: list[Tensor] = []
+def read_batches(files: ImageFiles, image_size: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield a few images at once, all of one split: their rows and pixels, uint8 (n, 3, H, W)."""
+    batch: dict[int, Tensor] = {}
+    last_rows = (int(files.is_train.sum()) - 1, len(files.paths) - 1)  # training files come first
     for row, image in enumerate(read_images(files, image_size)):
         if image is not None:
-            rows.append(row)
-            images.append(image)
-        if images and (len(images) == IMAGES_AT_ONCE or row == len(files.paths) - 1):
-            yield torch.tensor(rows), torch.stack(images)
-            rows, images = [], []
+            batch[row] = image
+        if batch and (len(batch) == IMAGES_AT_ONCE or row in last_rows):
+            yield list(batch), torch.stack(list(batch.values()))
+            batch = {}
 
 
 def recommend_recipe(count: int, batch_size: int | None, mirror: bool) -> program.Recipe:
