@@ -316,7 +316,10 @@ NETWORKS: dict[str, type[Network]] = {
 # ---- Data ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images in the memory of one device: a mini-batch is an index into them."""
+    """Labelled images in the memory of one device: a mini-batch is an index into them.
+
+    Thumbnails stay on the CPU.
+    """
 
     # uint8 (N, C, H, W) in [0, 255]: bytes take a quarter of the memory of floats. Or, where a part
     # of the network is computed once for all, its output: float32 (N, C, H, W).
@@ -453,7 +456,7 @@ def existing_folder(folder: Path) -> Path:
 # ---- Evaluation ----------------------------------------------------------------------------------
 @torch.inference_mode()
 def predict_logits(network: nn.Module, images: Tensor, batch_size: int = 100) -> Tensor:
-    """Return float32 logits (N, classes) for uint8 images (N, C, H, W); sets eval mode.
+    """Return float32 logits (N, classes) for the images of an ImageSet; sets eval mode.
 
     Images and network must be on the same device.
     """

@@ -52,7 +52,7 @@ def main() -> None:
     normalized = (255 * images - 127) / 128
     with torch.inference_mode():
         expected = nn.functional.adaptive_avg_pool2d(reference.extract_features(normalized), 1)
-        loaded = EfficientNet().eval().compute_features(images, average=False)
+        loaded = EfficientNet().eval().compute_features(images)
         for name, features in (
             ("unfolded", unfolded(normalized)),
             ("folded", folded(normalized)),

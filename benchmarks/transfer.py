@@ -1,6 +1,6 @@
 """Measure transfer learning on photographs of clothes; the test folder has no part in it.
 
-python benchmarks/transfer.py --clothing DIR    # DIR/train: 5, 20 and all of a class (15 minutes)
+python benchmarks/transfer.py --clothing DIR    # DIR/train: 5 of a class to all (17 minutes)
 
 One photograph in five of DIR/train is held out. Three draws: of what is held out and trained on.
 """
@@ -43,10 +43,10 @@ def main() -> None:
         shape = part.train_set.images.shape
         recipe = image_folders.recommend_recipe(shape, batch_size=None, mirror=None)
         scratch[size] = train(part, replace(recipe, networks=("resnet",), seeds=(0,)))
-    print("\n| of a class | EfficientNet | of each draw | ResNet, from nothing, one draw |")
+    print("\n| of a class | EfficientNet | of each draw | ResNet from scratch, one draw |")
     print("|---|---|---|---|")
     for size, values in accuracies.items():
-        name = size or f"all, {len(dataset.train_set) / 10:.0f}"
+        name = size or f"all, {len(dataset.train_set) / len(dataset.train_set.class_names):.0f}"
         beside = f"{scratch[size]:.2%}" if size in scratch else ""
         print(f"| {name} | {mean(values):.2%} | {join(values)} | {beside} |")
 

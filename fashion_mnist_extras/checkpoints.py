@@ -39,7 +39,7 @@ def describe_conditions(
     matter.
     """
     train_set, test_set = dataset.train_set, dataset.test_set
-    # Of features that were computed, the last bit depends on the threads.
+    # Thumbnails, not features: the last bits of those depend on the number of threads.
     tensors = [train_set.pictures, train_set.labels, test_set.pictures, test_set.labels]
     conditions = asdict(recipe)
     conditions["number of processes"] = processes

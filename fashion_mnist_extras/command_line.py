@@ -110,7 +110,7 @@ def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
         share = processes.share_work(recipe, dataset, rank, count)
         trained = program.compare_networks(*share, callback)
         if seconds:
-            trained = transfer.add_seconds(trained, seconds)
+            trained = transfer.add_feature_time(trained, seconds)
         if rank > 0:
             for _ in trained:
                 pass
@@ -150,7 +150,7 @@ def check_flags(parser: program.ArgumentParser, args: argparse.Namespace) -> Non
 
 
 def check_flags_of_efficientnet(parser: program.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the program with one line and exit code 2 if a flag does not suit a given network."""
+    """End the program with one line and exit code 2 if a flag does not go with efficientnet."""
     if len(set(args.networks)) > 1:
         parser.error("argument --networks: efficientnet is trained alone")
     if not args.images:
@@ -160,7 +160,7 @@ def check_flags_of_efficientnet(parser: program.ArgumentParser, args: argparse.N
     if args.augment:
         parser.error("argument --augment: not allowed with --networks efficientnet")
     if args.image_size and (args.image_size < 96 or args.image_size % 32):
-        parser.error("argument --image-size: efficientnet takes multiples of 32 from 96 on")
+        parser.error("argument --image-size: for efficientnet a multiple of 32, at least 96")
     if distributed.is_torchelastic_launched():
         parser.error("argument --networks: efficientnet is trained in one process, not by torchrun")
 
@@ -179,13 +179,16 @@ def choose_efficientnet(args: argparse.Namespace, files: image_folders.ImageFile
         "torchrun": distributed.is_torchelastic_launched(),
     }
     given = [flag for flag in settings if settings[flag]]
-    if not given and image_folders.are_photographs(files):
-        other = "--networks tinyvgg resnet begins with nothing"
-        print(f"photographs in colour: efficientnet, which has learned ImageNet; {other}")
+    if given:
+        hint = "without it photographs in colour are for efficientnet, pretrained on ImageNet"
+        print(f"{given[0]} is given: tinyvgg and resnet are trained from scratch; {hint}")
+        return False
+    if image_folders.are_photographs(files):
+        hint = "--networks tinyvgg resnet trains from scratch"
+        print(f"photographs in colour: efficientnet, pretrained on ImageNet, is trained; {hint}")
         return True
-    reason = f"{given[0]} is given" if given else "most images are grey or small"
-    other = "--networks efficientnet begins with what photographs have taught"
-    print(f"{reason}: tinyvgg and resnet, from nothing; {other}")
+    hint = "--networks efficientnet is pretrained on ImageNet"
+    print(f"grey or small images: tinyvgg and resnet are trained from scratch; {hint}")
     return False
 
 
@@ -206,7 +209,8 @@ def prepare_training(
     files = image_folders.list_files(Path(args.images), args.seed)
     seconds = 0.0
     if choose_efficientnet(args, files):
-        mirror = args.mirror is not False
+        mirror = image_folders.have_color(files) if args.mirror is None else args.mirror
+        mirror = mirror and args.augment is not False
         image_size = args.image_size or transfer.IMAGE_SIZE
         dataset, seconds = transfer.load_features(files, image_size, mirror, args.device)
         recipe = transfer.recommend_recipe(len(dataset.train_set), args.batch_size, mirror)
@@ -233,7 +237,7 @@ def name_dataset(
     return replace(dataset, name=name, subfolder=subfolder, notes=notes, figure_settings=settings)
 
 
-# What is added to the script's figures, if the networks can be looked into.
+# Outputs beside the script's own figures, if the networks can be looked into.
 OUTPUTS = ("shift_robustness.png", "feature_maps.png", "explorer.html", "explorer_data.js")
 
 
@@ -289,7 +293,7 @@ class Extras(program.Callback):
         self.report_set_aside()
         self.report_others(chosen)
         written: dict[str, bytes] = {}
-        if "EfficientNet" not in chosen:  # whose images are features: none can be shifted
+        if not self.dataset.input_shape:  # otherwise the images are features: none can be shifted
             evidence = analysis.analyze_networks(chosen, self.dataset.test_set)
             content = program.encode_json({**report, "evidence": evidence})
             program.write_files({self.assets_dir / "results.json": content})
@@ -299,15 +303,22 @@ class Extras(program.Callback):
                 page = explorer.build_page(chosen, self.dataset, self.snapshots, evidence)
                 program.write_and_print(page, self.assets_dir)
                 written |= page
-        if not self.args.no_plots:
+        if self.dataset.subfolder and not self.args.no_plots:
             self.set_aside_figures(written)
 
     def set_aside_figures(self, written: Mapping[str, bytes]) -> None:
-        """Rename what this run does not write: it would seem to belong to the new results."""
+        """Rename what this run does not write: it would seem to belong to the new results.
+
+        Only beside your own images: FashionMNIST's figures are committed.
+        """
         for name in OUTPUTS:
             path = self.assets_dir / name
-            if name not in written and path.exists():
+            if name in written or not path.exists():
+                continue
+            try:
                 tqdm.write(f"{path}, of an earlier run, is now {set_aside(path)}")
+            except PermissionError as error:  # another program has it open
+                program.print_error(f"{path} is of an earlier run: {error.strerror}")
 
     def report_others(self, chosen: Mapping[str, program.TrainedNetwork]) -> None:
         """Name the networks of earlier runs on one's own images that are beside the new ones."""
@@ -317,7 +328,7 @@ class Extras(program.Callback):
             if kind.__name__ not in chosen and path.exists():
                 others.append(str(path))
         if others and self.dataset.subfolder:
-            tqdm.write(f"of earlier runs: {', '.join(others)}")
+            tqdm.write(f"still there from earlier runs: {', '.join(others)}")
 
     def report_set_aside(self) -> None:
         for path, kept, reason in self.unreported:

@@ -179,8 +179,12 @@ def describe_dataset(
 
 def are_photographs(files: ImageFiles) -> bool:
     """Whether most images have colour, and half of them at least 100 pixels on the smaller side."""
-    if not files.sizes or median(min(size) for size in files.sizes) < 100:
-        return False
+    is_large = bool(files.sizes) and median(min(size) for size in files.sizes) >= 100
+    return is_large and have_color(files)
+
+
+def have_color(files: ImageFiles) -> bool:
+    """Whether most of up to 200 images, spread over all, have colour."""
     rows = torch.linspace(0, len(files.paths) - 1, min(200, len(files.paths))).long().tolist()
     sample = [files.paths[row] for row in rows]
     read = partial(read_square, mode="RGB", image_size=32, tones=files.tones)
@@ -637,7 +641,8 @@ def read_images(files: ImageFiles, image_size: int) -> Iterator[Tensor | None]:
         if errors <= 10:
             program.print_error(f"left out: {result}")
         if errors > max(10, count / 100) or errors == count:
-            raise program.UserError(f"{errors} of {number} files cannot be read as images")
+            files_read = f"the first {number}" if number < count else f"{count}"
+            raise program.UserError(f"{errors} of {files_read} files cannot be read as images")
         yield None
 
 

@@ -1,4 +1,4 @@
-"""Transfer learning: EfficientNet-Lite0, which has learned ImageNet, and a new last layer for it.
+"""Transfer learning: EfficientNet-Lite0, pretrained on ImageNet, with a new last layer.
 
 Its 1,280 features of each of your own images are computed once; what is trained is a linear layer.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,13 +45,13 @@ STAGES = (
 
 
 class EfficientNet(nn.Module):
-    """EfficientNet-Lite0 with the weights that have learned ImageNet, and a new last layer.
+    """EfficientNet-Lite0, pretrained on ImageNet, with a new last layer.
 
     EfficientNet: Tan and Le 2019, arXiv:1905.11946; Lite, without what small devices lack: Google
     2020. Takes float32 (N, C, H, W) in [0, 1], RGB or grey, H and W multiples of 32, or the
     features of such images, (N, 1280, 1, 1); returns logits (N, num_classes). Only the classifier
-    is trained, and only it is in the state dict, with a digest of the frozen weights, which come
-    from PRETRAINED. mirror_averaging: in eval mode the features are the mean over the image and its
+    is trained, and the state dict has only that and a digest of the frozen weights, which come from
+    PRETRAINED. mirror_averaging: in eval mode the features are the mean over the image and its
     mirror image. Raises UserError if PRETRAINED cannot be read.
     """
 
@@ -67,45 +67,25 @@ class EfficientNet(nn.Module):
         features = load_pretrained()
         self.register_buffer("pretrained_digest", compute_digest(features))
         self.features = features.float().requires_grad_(False)
-        self.classifier = nn.Linear(FEATURES, num_classes)
-        program.initialize_weights(self.classifier, self.classifier)
+        output_layer = nn.Linear(FEATURES, num_classes)
+        program.initialize_weights(output_layer, output_layer)
+        self.classifier: nn.Module = output_layer
         self.to(memory_format=torch.channels_last)
+        self.register_state_dict_post_hook(leave_out_frozen)
+        self.register_load_state_dict_pre_hook(fill_in_frozen)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = images
-        if images.shape[1] != FEATURES:
-            features = self.compute_features(images, average=not self.training)
-        return self.classifier(features.flatten(1))
+        if images.shape[1] == FEATURES:
+            return self.classifier(images.flatten(1))
+        if self.training or self.mirror_averaging is None:
+            return self.classifier(self.compute_features(images).flatten(1))
+        both = self.compute_features(torch.cat([images, images.flip(3)]))
+        return self.classifier(both.unflatten(0, (2, -1)).mean(dim=0).flatten(1))
 
-    def compute_features(self, images: Tensor, average: bool) -> Tensor:
-        """Return the features (N, 1280, 1, 1) of float32 images (N, C, H, W) in [0, 1].
-
-        average: those of the mirror images too, if the network averages over them.
-        """
+    def compute_features(self, images: Tensor) -> Tensor:
+        """Return the features (N, 1280, 1, 1) of float32 images (N, C, H, W) in [0, 1]."""
         rgb = images.expand(-1, 3, -1, -1)
-        if not average or self.mirror_averaging is None:
-            return self.features((255 * rgb - 127) / 128)  # as in training on ImageNet
-        both = self.compute_features(torch.cat([rgb, rgb.flip(3)]), average=False)
-        return both.unflatten(0, (2, -1)).mean(dim=0)
-
-    def state_dict(  # type: ignore[override]
-        self,
-        *args: Any,  # noqa: ANN401 (those of nn.Module)
-        **options: Any,  # noqa: ANN401
-    ) -> dict[str, Tensor]:
-        """Return what is not frozen."""
-        state = super().state_dict(*args, **options)
-        return {name: state[name] for name in state if not name.startswith("features.")}
-
-    def load_state_dict(  # type: ignore[override]
-        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
-    ) -> None:
-        """Load what state_dict returns. Raises UserError if the frozen weights were others."""
-        digest = state_dict["pretrained_digest"]
-        if not digest.cpu().equal(self.pretrained_digest.cpu()):
-            raise program.UserError(f"the network was trained with other weights than {PRETRAINED}")
-        frozen = {f"features.{name}": each for name, each in self.features.state_dict().items()}
-        super().load_state_dict({**frozen, **state_dict}, strict, assign)
+        return self.features((255 * rgb - 127) / 128)  # normalized as in training on ImageNet
 
     @classmethod
     def build(cls, config: program.NetworkConfig) -> EfficientNet:
@@ -123,9 +103,29 @@ class EfficientNet(nn.Module):
 program.NETWORKS["efficientnet"] = EfficientNet
 
 
+def leave_out_frozen(
+    network: EfficientNet, state: dict[str, Tensor], prefix: str, _: object
+) -> None:
+    """Leave the frozen weights out of a state dict."""
+    for name, weights in network.features.named_parameters():
+        if not weights.requires_grad:
+            del state[f"{prefix}features.{name}"]
+
+
+def fill_in_frozen(
+    network: EfficientNet, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Add to a state dict what was left out. Raises UserError if those weights were others."""
+    digest = state.get(f"{prefix}pretrained_digest")
+    if digest is not None and not digest.cpu().equal(network.pretrained_digest.cpu()):
+        raise program.UserError(f"the network was trained with other weights than {PRETRAINED}")
+    for name, weights in network.features.named_parameters():
+        state.setdefault(f"{prefix}features.{name}", weights)
+
+
 def load_pretrained() -> nn.Sequential:
     """Return the layers with their frozen weights, in float16. Raises UserError."""
-    hint = "it comes with the program, in the same folder"
+    hint = "it comes with the program; --networks tinyvgg resnet does without"
     with torch.device("meta"):  # shapes alone: the weights are assigned
         features = build_features()
     try:
@@ -141,9 +141,9 @@ def load_pretrained() -> nn.Sequential:
 
 
 def compute_digest(network: nn.Module) -> Tensor:
-    """Return a digest of the weights: eight whole numbers of 16 bits, which float32 (8,) can hold.
+    """Return a digest of the weights: eight 16-bit integers, as float32 (8,).
 
-    A state dict in which all is float32 is what load_model reads.
+    load_model reads state dicts in which all is float32.
     """
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():
@@ -206,10 +206,10 @@ def build_convolution(
 
 
 # ---- Features of one's own images ----------------------------------------------------------------
-# On photographs of clothes held out from training, 5, 20 and 245 of a class.
+# Chosen on held-out photographs of clothes, with 5, 20 and 245 training images per class.
 BATCH_SIZE = 64
 STEPS = 300
-STEPS_OF_MANY = 480  # of a thousand images or more
+STEPS_OF_MANY = 480  # with a thousand images or more
 IMAGES_AT_ONCE = 16  # larger batches are slower: their activations do not fit into the cache
 
 
@@ -220,7 +220,11 @@ def load_features(
 
     Of the images themselves only thumbnails are kept. Raises UserError.
     """
-    network = EfficientNet(mirror_averaging=mirror).to(device)
+    # Training images as they are, test images as the trained network will see them.
+    networks = {True: EfficientNet(), False: EfficientNet(mirror_averaging=mirror)}
+    for network in networks.values():
+        network.classifier = nn.Identity()
+        network.to(device)
     is_readable = torch.zeros(len(files.paths), dtype=torch.bool)
     features = torch.empty(len(files.paths), FEATURES, 1, 1)
     thumbnails: dict[int, Tensor] = {}
@@ -228,9 +232,8 @@ def load_features(
     for rows, images in read_batches(files, image_size):
         is_train = bool(files.is_train[rows[0]])
         start = time.perf_counter()
-        with torch.inference_mode():
-            batch = program.to_float(images.to(device))
-            features[rows] = network.compute_features(batch, average=not is_train).cpu()
+        computed = program.predict_logits(networks[is_train], images.to(device))
+        features[rows, :, 0, 0] = computed.cpu()
         seconds += time.perf_counter() - start
         is_readable[rows] = True
         # Of a training image only as much as the search for copies needs.
@@ -246,7 +249,8 @@ def load_features(
         )
         for rows in divide_rows(files, is_readable)
     )
-    print(f"features of {len(train_set) + len(test_set):,} images: {seconds:.1f} s")
+    averaged = ", of test images the mean with their mirror images" if mirror else ""
+    print(f"features of {len(train_set) + len(test_set):,} images{averaged}: {seconds:.1f} s")
     dataset = describe_dataset(files, train_set, test_set, (3, image_size, image_size))
     return dataset, seconds
 
@@ -276,10 +280,10 @@ def recommend_recipe(count: int, batch_size: int | None, mirror: bool) -> progra
     )
 
 
-def add_seconds(
+def add_feature_time(
     trained: Iterable[program.TrainedNetwork], seconds: float
 ) -> Iterator[program.TrainedNetwork]:
-    """Yield the networks; to compute the features counts as training."""
+    """Yield the networks; the time spent on features counts as training time."""
     for result in trained:
         for index, record in enumerate(result.history):
             total = record.training_seconds + seconds

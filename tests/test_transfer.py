@@ -46,37 +46,33 @@ def test_a_stride_of_two_pads_as_tensorflow_does():
     """At the left and above one less than at the right and below."""
     image = torch.zeros(1, 1, 8, 8)
     image[0, 0, 0, 0] = 1
-    for kernel, covering in ((3, 1), (5, 4)):  # windows' weights that meet the first pixel
+    for kernel in (3, 5):
         convolution = transfer.build_convolution(1, 1, kernel, stride=2, activation=None)
-        layers = dict(convolution.named_modules())
-        (layer,) = (each for each in layers.values() if isinstance(each, nn.Conv2d))
-        nn.init.ones_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        output = convolution(image)
-        assert output.shape == (1, 1, 4, 4)
-        before = (kernel - 2) // 2
-        weights = torch.arange(1.0, kernel**2 + 1).view(1, 1, kernel, kernel)
+        (layer,) = (each for each in convolution.modules() if isinstance(each, nn.Conv2d))
+        weights = torch.arange(kernel**2).view(1, 1, kernel, kernel) / kernel**2
         layer.weight.data = weights
-        assert convolution(image)[0, 0, 0, 0] == weights[0, 0, before, before], covering
+        nn.init.zeros_(layer.bias)
+        before = (kernel - 2) // 2
+        assert convolution(image).shape == (1, 1, 4, 4)
+        assert convolution(image)[0, 0, 0, 0] == weights[0, 0, before, before]
 
 
 def test_the_input_is_normalized_as_in_the_training_on_imagenet(network, images, monkeypatch):
     seen = []
     hook = network.features.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.inference_mode():
-        network.compute_features(images, average=False)
+        network.compute_features(images)
     hook.remove()
     torch.testing.assert_close(seen[0], (255 * images - 127) / 128)
 
 
 def test_logits_of_images_are_those_of_their_features(network, images):
     with torch.inference_mode():
-        features = network.compute_features(images, average=True)
+        features = network.compute_features(images)
+        mirrored = network.compute_features(images.flip(3))
         assert features.shape == (3, 1280, 1, 1)
-        torch.testing.assert_close(network(images), network(features))
-        torch.testing.assert_close(network(images), network(images.flip(3)))
-        single = network.compute_features(images, average=False)
-        assert not single.allclose(features), "the mirror image is another"
+        assert not features.allclose(mirrored)
+        torch.testing.assert_close(network(images), network((features + mirrored) / 2))
 
 
 def test_grey_images_are_taken_as_colourless_ones(network, images):
@@ -121,6 +117,29 @@ def test_what_is_saved_is_loaded_whole(network, images, tmp_path: Path):
     assert isinstance(loaded, EfficientNet) and not loaded.training
     with torch.inference_mode():
         assert loaded(images).equal(network(images))
+
+
+def test_what_is_frozen_is_left_out_and_filled_in_within_other_modules_too(network, images):
+    outer = nn.Sequential(network, nn.Softmax(dim=1)).eval()
+    state = outer.state_dict()
+    assert not any("features" in name for name in state)
+    again = nn.Sequential(EfficientNet(num_classes=3, mirror_averaging=True), nn.Softmax(dim=1))
+    missing, unexpected = again.load_state_dict(state)
+    assert missing == unexpected == []
+    with torch.inference_mode():
+        assert again.eval()(images).equal(outer(images))
+
+
+def test_layers_that_someone_trains_on_are_saved(images, tmp_path: Path):
+    network = EfficientNet(num_classes=3).eval()
+    network.features[-2].requires_grad_(True)
+    with torch.no_grad():
+        network.features[-2][0].bias += 1
+        expected = network(images)
+    path = tmp_path / network.model_file
+    path.write_bytes(program.serialize_network(network))
+    with pytest.warns(UserWarning), torch.inference_mode():
+        assert program.load_model(path)(images).equal(expected)
 
 
 def test_it_is_exported_whole(network, images):
@@ -213,9 +232,9 @@ def test_photographs_are_in_colour_and_not_small(tmp_path: Path):
         ([], ("efficientnet",), "photographs in colour: efficientnet"),
         (["--no-mirror", "--seed", "3"], ("efficientnet",), "photographs in colour"),
         (["--networks", "mlp"], ("mlp",), ""),
-        (["--epochs", "3"], ("tinyvgg", "resnet"), "--epochs is given: tinyvgg and resnet"),
-        (["--no-augment"], ("tinyvgg", "resnet"), "--no-augment is given: tinyvgg and resnet"),
-        (["--augment"], ("tinyvgg", "resnet"), "--augment is given: tinyvgg and resnet"),
+        (["--epochs", "3"], ("tinyvgg", "resnet"), "--epochs is given: tinyvgg and resnet are"),
+        (["--no-augment"], ("tinyvgg", "resnet"), "--no-augment is given: tinyvgg"),
+        (["--augment"], ("tinyvgg", "resnet"), "--augment is given: tinyvgg"),
         (["--image-size", "16"], ("tinyvgg", "resnet"), "--image-size is given"),
         (["--hidden-units", "4"], ("tinyvgg", "resnet"), "--hidden-units is given"),
         (["--batch-size", "8"], ("tinyvgg", "resnet"), "--batch-size is given"),
@@ -236,7 +255,7 @@ def test_it_is_chosen_where_no_flag_says_otherwise(
     assert recipes[0].networks == networks
     first_line = [*capsys.readouterr().out.splitlines(), ""][0]
     assert first_line.startswith(line)
-    assert "--networks" in first_line or not line, "how to get the other is said"
+    assert ("--networks" in first_line or "without it" in first_line) == bool(line)
     if networks == ("efficientnet",):
         assert recipes[0].is_mirrored == ("--no-mirror" not in options)
 
@@ -281,14 +300,14 @@ def test_photographs_are_learned_saved_and_predicted(in_folder: Path, capsys):
         (in_folder / "assets/lamps" / name).write_text("of an earlier run")
     assert program.main(LAMPS) == 0
     out, _ = capsys.readouterr()
-    assert "of earlier runs: models/lamps/CNN_model.pth" in out
+    assert "still there from earlier runs: models/lamps/CNN_model.pth" in out
     assert "images of 3 x 224 x 224" in out
     report = json.loads((in_folder / "assets/lamps/results.json").read_text())
     (model,) = report["models"]
     assert model["name"] == "EfficientNet" and model["test_accuracy"] == 1
     assert report["evidence"] is None and report["dataset"]["image_shape"] == [3, 224, 224]
     first, *_, last = model["epochs"]
-    seconds = float(out.partition("features of 40 images: ")[2].partition(" s")[0])
+    seconds = float(out.partition("with their mirror images: ")[2].partition(" s")[0])
     assert first["training_seconds"] == pytest.approx(seconds, abs=0.06), "features are training"
     assert last["training_seconds"] > first["training_seconds"]
     names = {path.name for path in (in_folder / "assets/lamps").iterdir()}
@@ -318,7 +337,7 @@ def test_what_is_kept_of_an_image_is_its_features_and_a_thumbnail(in_folder: Pat
     assert train_set.images.shape == (trained, 1280, 1, 1)
     assert train_set.pictures.shape == (trained, 3, 16, 16)
     assert test_set.pictures.shape == (tested, 3, 64, 64)
-    network = EfficientNet(mirror_averaging=True).eval()
+    network = EfficientNet().eval()
     whole = image_folders.read_dataset(list_lamps(in_folder / "lamps"), 96)
     for features, images, average in (
         (train_set, whole.train_set, False),
@@ -326,7 +345,10 @@ def test_what_is_kept_of_an_image_is_its_features_and_a_thumbnail(in_folder: Pat
     ):
         assert features.labels.equal(images.labels)
         with torch.inference_mode():
-            expected = network.compute_features(program.to_float(images.images), average)
+            pixels = program.to_float(images.images)
+            expected = network.compute_features(pixels)
+            if average:
+                expected = (expected + network.compute_features(pixels.flip(3))) / 2
         torch.testing.assert_close(features.images, expected, atol=1e-4, rtol=0)
 
 
