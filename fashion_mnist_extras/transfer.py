@@ -227,7 +227,11 @@ def load_features(
         network.to(device)
     is_readable = torch.zeros(len(files.paths), dtype=torch.bool)
     features = torch.empty(len(files.paths), FEATURES, 1, 1)
-    thumbnails: dict[int, Tensor] = {}
+    # Of a training image only as much as the search for copies needs. Allocated at once: many small
+    # tensors between the large ones of a network would keep memory from being used again.
+    count = int(files.is_train.sum())  # training files come first
+    train_thumbnails = torch.empty(count, 3, 16, 16, dtype=torch.uint8)
+    test_thumbnails = torch.empty(len(files.paths) - count, 3, 64, 64, dtype=torch.uint8)
     seconds = 0.0
     for rows, images in read_batches(files, image_size):
         is_train = bool(files.is_train[rows[0]])
@@ -236,23 +240,25 @@ def load_features(
         features[rows, :, 0, 0] = computed.cpu()
         seconds += time.perf_counter() - start
         is_readable[rows] = True
-        # Of a training image only as much as the search for copies needs.
-        side = 16 if is_train else 64
-        small = F.interpolate(images.float(), (side, side), mode="area").round().byte()
-        thumbnails.update(zip(rows, small, strict=True))
-    train_set, test_set = (
-        program.ImageSet(
-            images=features[rows],
-            labels=files.labels[rows],
-            class_names=files.class_names,
-            thumbnails=torch.stack([thumbnails[row] for row in rows.tolist()]),
-        )
-        for rows in divide_rows(files, is_readable)
-    )
+        if is_train:
+            train_thumbnails[rows] = shrink(images, 16)
+        else:
+            test_thumbnails[torch.tensor(rows) - count] = shrink(images, 64)
+    train_rows, test_rows = divide_rows(files, is_readable)
+    labels, names = files.labels, files.class_names
+    shown = train_thumbnails[train_rows]
+    train_set = program.ImageSet(features[train_rows], labels[train_rows], names, shown)
+    shown = test_thumbnails[test_rows - count]
+    test_set = program.ImageSet(features[test_rows], labels[test_rows], names, shown)
     averaged = ", of test images the mean with their mirror images" if mirror else ""
     print(f"features of {len(train_set) + len(test_set):,} images{averaged}: {seconds:.1f} s")
     dataset = describe_dataset(files, train_set, test_set, (3, image_size, image_size))
     return dataset, seconds
+
+
+def shrink(images: Tensor, side: int) -> Tensor:
+    """Return uint8 images (N, C, H, W) as uint8 (N, C, side, side)."""
+    return F.interpolate(images.float(), (side, side), mode="area").round().byte()
 
 
 def read_batches(files: ImageFiles, image_size: int) -> Iterator[tuple[list[int], Tensor]]:
