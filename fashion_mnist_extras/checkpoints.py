@@ -100,12 +100,9 @@ class Checkpoint:
 
     def read(self) -> None:
         """Resume from the file. Raises UserError."""
+        check_readable(self.path)
         try:
             content = self.load_content()
-        except OSError as error:
-            hint = "the run may have ended, or come to no checkpoint"
-            message = f"{self.path} cannot be read: {error.strerror}; {hint}"
-            raise program.UserError(message) from error
         except ValueError as error:
             message = f"{self.path} is no checkpoint to go on from: {error}"
             raise program.UserError(message) from error
@@ -152,6 +149,16 @@ class Checkpoint:
         """Remove the file, if it is of this run, which has ended."""
         if self.is_own:
             self.path.unlink(missing_ok=True)
+
+
+def check_readable(path: Path) -> None:
+    """Raise UserError if the file of a checkpoint cannot be opened."""
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        hint = "the run may have ended, or come to no checkpoint"
+        raise program.UserError(f"{path} cannot be read: {error.strerror}; {hint}") from error
 
 
 def compute_version() -> str:

@@ -25,7 +25,7 @@ from fashion_mnist_extras import (
     transfer,
 )
 from fashion_mnist_extras.augmentation import Augmentation, find_mirrored_classes
-from fashion_mnist_extras.checkpoints import Checkpoint, describe_conditions
+from fashion_mnist_extras.checkpoints import Checkpoint, check_readable, describe_conditions
 
 
 def extend(parser: program.ArgumentParser) -> None:
@@ -92,6 +92,8 @@ def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
             subfolder = prediction.choose_subfolder(args.images, Path(args.models_dir))
         # Before images are read, which may take minutes.
         models_dir, assets_dir = program.find_output_folders(args, subfolder)
+        if args.resume:
+            check_readable(models_dir / "checkpoint.pth")
         dataset, recipe, seconds = prepare_training(args, subfolder)
         dataset = dataset.to(args.device)
         conditions = describe_conditions(recipe, dataset, count)
@@ -180,8 +182,8 @@ def choose_efficientnet(args: argparse.Namespace, files: image_folders.ImageFile
     }
     given = [flag for flag in settings if settings[flag]]
     if given:
-        hint = "without it photographs in colour are for efficientnet, pretrained on ImageNet"
-        print(f"{given[0]} is given: tinyvgg and resnet are trained from scratch; {hint}")
+        hint = "for photographs in colour there is --networks efficientnet, pretrained on ImageNet"
+        print(f"{', '.join(given)}: tinyvgg and resnet are trained from scratch; {hint}")
         return False
     if image_folders.are_photographs(files):
         hint = "--networks tinyvgg resnet trains from scratch"
@@ -311,14 +313,20 @@ class Extras(program.Callback):
 
         Only beside your own images: FashionMNIST's figures are committed.
         """
+        kept = {}
         for name in OUTPUTS:
             path = self.assets_dir / name
             if name in written or not path.exists():
                 continue
             try:
-                tqdm.write(f"{path}, of an earlier run, is now {set_aside(path)}")
+                kept[name] = set_aside(path)
+                tqdm.write(f"{path}, of an earlier run, is now {kept[name]}")
             except PermissionError as error:  # another program has it open
                 program.print_error(f"{path} is of an earlier run: {error.strerror}")
+        if {"explorer.html", "explorer_data.js"} <= kept.keys():  # the page loads its data by name
+            page = kept["explorer.html"].read_text(encoding="utf-8")
+            page = page.replace("explorer_data.js", kept["explorer_data.js"].name)
+            program.write_files({kept["explorer.html"]: page.encode()})
 
     def report_others(self, chosen: Mapping[str, program.TrainedNetwork]) -> None:
         """Name the networks of earlier runs on one's own images that are beside the new ones."""

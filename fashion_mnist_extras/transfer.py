@@ -5,8 +5,10 @@ Its 1,280 features of each of your own images are computed once; what is trained
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import math
+import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,29 +52,28 @@ class EfficientNet(nn.Module):
     EfficientNet: Tan and Le 2019, arXiv:1905.11946; Lite, without what small devices lack: Google
     2020. Takes float32 (N, C, H, W) in [0, 1], RGB or grey, H and W multiples of 32, or the
     features of such images, (N, 1280, 1, 1); returns logits (N, num_classes). Only the classifier
-    is trained, and the state dict has only that and a digest of the frozen weights, which come from
-    PRETRAINED. mirror_averaging: in eval mode the features are the mean over the image and its
-    mirror image. Raises UserError if PRETRAINED cannot be read.
+    is trained. The state dict has it and a digest of PRETRAINED, where the other weights come from;
+    of these it has only what somebody has changed. mirror_averaging: in eval mode the features are
+    the mean over the image and its mirror image. Raises UserError if PRETRAINED cannot be read.
     """
 
     model_file = "EfficientNet_model.pth"
     default_hidden_units = FEATURES
     learning_rates: ClassVar[dict[str, float]] = {"muon": 0.0075, "adam": 0.003, "sgd": 0.03}
     mirror_averaging: Tensor | None
-    pretrained_digest: Tensor
 
     def __init__(self, num_classes: int = 10, mirror_averaging: bool = False) -> None:
         super().__init__()
         self.register_buffer("mirror_averaging", torch.ones(1) if mirror_averaging else None)
-        features = load_pretrained()
-        self.register_buffer("pretrained_digest", compute_digest(features))
-        self.features = features.float().requires_grad_(False)
+        self.features = load_pretrained().requires_grad_(False)
+        self.pretrained = [weights.clone() for weights in self.features.parameters()]
+        self.digest = compute_digest(self.pretrained)
         output_layer = nn.Linear(FEATURES, num_classes)
         program.initialize_weights(output_layer, output_layer)
         self.classifier: nn.Module = output_layer
         self.to(memory_format=torch.channels_last)
-        self.register_state_dict_post_hook(leave_out_frozen)
-        self.register_load_state_dict_pre_hook(fill_in_frozen)
+        self.register_state_dict_post_hook(leave_out_pretrained)
+        self.register_load_state_dict_pre_hook(fill_in_pretrained)
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[1] == FEATURES:
@@ -84,8 +85,17 @@ class EfficientNet(nn.Module):
 
     def compute_features(self, images: Tensor) -> Tensor:
         """Return the features (N, 1280, 1, 1) of float32 images (N, C, H, W) in [0, 1]."""
-        rgb = images.expand(-1, 3, -1, -1)
+        rgb = program.to_float(images).expand(-1, 3, -1, -1)  # bytes would overflow
         return self.features((255 * rgb - 127) / 128)  # normalized as in training on ImageNet
+
+    def get_extra_state(self) -> Tensor:
+        """Return what the state dict says of PRETRAINED."""
+        return self.digest
+
+    def set_extra_state(self, digest: Tensor) -> None:
+        """Raise UserError if the network was trained with another PRETRAINED."""
+        if not digest.cpu().equal(self.digest):
+            raise program.UserError(f"the network was trained with other weights than {PRETRAINED}")
 
     @classmethod
     def build(cls, config: program.NetworkConfig) -> EfficientNet:
@@ -94,7 +104,7 @@ class EfficientNet(nn.Module):
     @classmethod
     def read_config(cls, state: Mapping[str, Tensor]) -> program.NetworkConfig:
         """Return the config of the network with these weights; KeyError if it is another one."""
-        state["pretrained_digest"]
+        state["_extra_state"]
         num_classes, features = state["classifier.weight"].shape
         mirror_averaging = "mirror_averaging" in state
         return program.NetworkConfig(3, IMAGE_SIZE, features, num_classes, mirror_averaging)
@@ -103,29 +113,28 @@ class EfficientNet(nn.Module):
 program.NETWORKS["efficientnet"] = EfficientNet
 
 
-def leave_out_frozen(
+def leave_out_pretrained(
     network: EfficientNet, state: dict[str, Tensor], prefix: str, _: object
 ) -> None:
-    """Leave the frozen weights out of a state dict."""
-    for name, weights in network.features.named_parameters():
-        if not weights.requires_grad:
+    """Leave the weights of PRETRAINED out of a state dict, but those that have changed."""
+    parameters = network.features.named_parameters()
+    for (name, weights), pretrained in zip(parameters, network.pretrained, strict=True):
+        if weights.cpu().equal(pretrained):
             del state[f"{prefix}features.{name}"]
 
 
-def fill_in_frozen(
+def fill_in_pretrained(
     network: EfficientNet, state: dict[str, Tensor], prefix: str, *_: object
 ) -> None:
-    """Add to a state dict what was left out. Raises UserError if those weights were others."""
-    digest = state.get(f"{prefix}pretrained_digest")
-    if digest is not None and not digest.cpu().equal(network.pretrained_digest.cpu()):
-        raise program.UserError(f"the network was trained with other weights than {PRETRAINED}")
-    for name, weights in network.features.named_parameters():
-        state.setdefault(f"{prefix}features.{name}", weights)
+    """Add to a state dict what was left out."""
+    parameters = network.features.named_parameters()
+    for (name, _weights), pretrained in zip(parameters, network.pretrained, strict=True):
+        state.setdefault(f"{prefix}features.{name}", pretrained.clone())
 
 
 def load_pretrained() -> nn.Sequential:
-    """Return the layers with their frozen weights, in float16. Raises UserError."""
-    hint = "it comes with the program; --networks tinyvgg resnet does without"
+    """Return the layers with the weights of PRETRAINED, in float32. Raises UserError."""
+    hint = "it comes with the program"
     with torch.device("meta"):  # shapes alone: the weights are assigned
         features = build_features()
     try:
@@ -137,16 +146,16 @@ def load_pretrained() -> nn.Sequential:
         found = textwrap.shorten(str(error), 150)
         message = f"{PRETRAINED} is no state dict of EfficientNet-Lite0: {found}; {hint}"
         raise program.UserError(message) from error
-    return features
+    return features.float()
 
 
-def compute_digest(network: nn.Module) -> Tensor:
+def compute_digest(tensors: Iterable[Tensor]) -> Tensor:
     """Return a digest of the weights: eight 16-bit integers, as float32 (8,).
 
     load_model reads state dicts in which all is float32.
     """
     digest = hashlib.sha256()
-    for tensor in network.state_dict().values():
+    for tensor in tensors:
         digest.update(tensor.numpy().tobytes())
     numbers = [int.from_bytes(digest.digest()[i : i + 2], "big") for i in range(0, 16, 2)]
     return torch.tensor(numbers, dtype=torch.float32, device="cpu")
@@ -220,6 +229,7 @@ def load_features(
 
     Of the images themselves only thumbnails are kept. Raises UserError.
     """
+    keep_freed_memory()
     # Training images as they are, test images as the trained network will see them.
     networks = {True: EfficientNet(), False: EfficientNet(mirror_averaging=mirror)}
     for network in networks.values():
@@ -254,6 +264,21 @@ def load_features(
     print(f"features of {len(train_set) + len(test_set):,} images{averaged}: {seconds:.1f} s")
     dataset = describe_dataset(files, train_set, test_set, (3, image_size, image_size))
     return dataset, seconds
+
+
+def keep_freed_memory() -> None:
+    """Let the C library reuse the memory of activations for those of the next batch.
+
+    By default glibc returns it to the system and fetches it anew for each batch, zeroed page by
+    page: that was a third of the time.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(mmap_threshold, 2**30)
 
 
 def shrink(images: Tensor, side: int) -> Tensor:
