@@ -199,15 +199,11 @@ def prepare_training(
 ) -> tuple[program.Dataset, program.Recipe, float]:
     """Return the dataset, on the CPU, how to train on it, and what features took, in seconds.
 
-    The recipe is what the flags say or, where they do not, what was best on held-out images. Raises
-    UserError or OSError.
+    Raises UserError or OSError.
     """
     if not args.images:
-        recipe = program.Recipe()
-        if args.augment:
-            augmentation = Augmentation(mirror=args.mirror is not False)
-            recipe = replace(recipe, augment=augmentation, is_mirrored=augmentation.mirror)
-        return program.load_dataset(args), program.choose_recipe(args, recipe), 0.0
+        dataset = program.load_dataset(args)
+        return dataset, choose_recipe(args, dataset), 0.0
     files = image_folders.list_files(Path(args.images), args.seed)
     seconds = 0.0
     if choose_efficientnet(args, files):
@@ -216,14 +212,25 @@ def prepare_training(
         image_size = args.image_size or transfer.IMAGE_SIZE
         dataset, seconds = transfer.load_features(files, image_size, mirror, args.device)
         recipe = transfer.recommend_recipe(len(dataset.train_set), args.batch_size, mirror)
+        recipe = program.choose_recipe(args, recipe)
     else:
         dataset = image_folders.read_dataset(files, args.image_size)
+        recipe = choose_recipe(args, dataset)
+    return name_dataset(args, dataset, subfolder), recipe, seconds
+
+
+def choose_recipe(args: argparse.Namespace, dataset: program.Dataset) -> program.Recipe:
+    """Return what the flags say or, where they do not, what was best on held-out images."""
+    recipe = program.Recipe()
+    if args.images:
         shape = dataset.train_set.images.shape
         recipe = image_folders.recommend_recipe(shape, args.batch_size, args.mirror)
         if args.augment is False:
             recipe = replace(recipe, augment=None, is_mirrored=False)
-    recipe = program.choose_recipe(args, recipe)
-    return name_dataset(args, dataset, subfolder), recipe, seconds
+    elif args.augment:
+        augmentation = Augmentation(mirror=args.mirror is not False)
+        recipe = replace(recipe, augment=augmentation, is_mirrored=augmentation.mirror)
+    return program.choose_recipe(args, recipe)
 
 
 def name_dataset(

@@ -335,7 +335,7 @@ def test_one_registry_entry_adds_a_network_or_an_optimizer(in_tmp: Path, monkeyp
     assert program.main(["--predict", "black.png", "--model", "models/LeNet_model.pth"]) == 0
     with pytest.raises(SystemExit):
         program.main(["--help"])
-    assert "{mlp,tinyvgg,resnet,lenet}" in capsys.readouterr().out
+    assert "lenet" in capsys.readouterr().out.partition("--optimizer")[0]
 
 
 def test_the_mlp_alone_is_trained_drawn_saved_and_loaded(in_tmp: Path):

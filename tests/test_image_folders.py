@@ -525,7 +525,7 @@ def test_a_few_broken_files_are_left_out_and_named(folder: Path, capsys, kind: s
 def test_many_broken_files_end_the_run_before_training(folder: Path, capsys):
     for number in range(11):
         (folder / "a" / f"broken{number}.png").write_bytes(b"")
-    with pytest.raises(program.UserError, match=r"11 of \d+ files cannot be read"):
+    with pytest.raises(program.UserError, match=r"11 of the first \d+ files cannot be read"):
         load_folder(folder)
     assert capsys.readouterr().err.count("left out") == 10, "the first ten are named"
 
