@@ -986,7 +986,7 @@ class Recipe:
     learning_rate: float | None = None  # peak; None: see peak_learning_rate
     learning_rate_scale: float = 1.0  # of the default: lower for small batches
     augment: Augment | None = None
-    is_mirrored: bool = False  # whether augment mirrors images
+    is_mirrored: bool = False  # whether networks average over mirror images, if they can
 
     def configure(self, kind: type[Network], dataset: Dataset) -> NetworkConfig:
         """Return what a network of this kind is built for."""

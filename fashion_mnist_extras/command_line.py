@@ -173,7 +173,8 @@ def choose_efficientnet(args: argparse.Namespace, files: image_folders.ImageFile
         return "efficientnet" in args.networks
     settings = {
         "--hidden-units": args.hidden_units,
-        "--no-augment" if args.augment is False else "--augment": args.augment is not None,
+        "--augment": args.augment is True,
+        "--no-augment": args.augment is False,
         "--image-size": args.image_size,
         "--batch-size": args.batch_size,
         "--epochs": args.epochs,

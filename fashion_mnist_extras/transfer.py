@@ -255,11 +255,18 @@ def load_features(
         else:
             test_thumbnails[torch.tensor(rows) - count] = shrink(images, 64)
     train_rows, test_rows = divide_rows(files, is_readable)
-    labels, names = files.labels, files.class_names
-    shown = train_thumbnails[train_rows]
-    train_set = program.ImageSet(features[train_rows], labels[train_rows], names, shown)
-    shown = test_thumbnails[test_rows - count]
-    test_set = program.ImageSet(features[test_rows], labels[test_rows], names, shown)
+    train_set = program.ImageSet(
+        images=features[train_rows],
+        labels=files.labels[train_rows],
+        class_names=files.class_names,
+        thumbnails=train_thumbnails[train_rows],
+    )
+    test_set = program.ImageSet(
+        images=features[test_rows],
+        labels=files.labels[test_rows],
+        class_names=files.class_names,
+        thumbnails=test_thumbnails[test_rows - count],
+    )
     averaged = ", of test images the mean with their mirror images" if mirror else ""
     print(f"features of {len(train_set) + len(test_set):,} images{averaged}: {seconds:.1f} s")
     dataset = describe_dataset(files, train_set, test_set, (3, image_size, image_size))
@@ -267,7 +274,7 @@ def load_features(
 
 
 def keep_freed_memory() -> None:
-    """Let the C library reuse the memory of activations for those of the next batch.
+    """Let the C library reuse the memory of one batch's activations for the next batch.
 
     By default glibc returns it to the system and fetches it anew for each batch, zeroed page by
     page: that was a third of the time.
