@@ -208,7 +208,9 @@ def prepare_training(
     files = image_folders.list_files(Path(args.images), args.seed)
     seconds = 0.0
     if choose_efficientnet(args, files):
-        mirror = image_folders.have_color(files) if args.mirror is None else args.mirror
+        mirror = args.mirror
+        if mirror is None:  # unless --networks says it, it is chosen for photographs in colour
+            mirror = not args.networks or image_folders.have_color(files)
         mirror = mirror and args.augment is not False
         image_size = args.image_size or transfer.IMAGE_SIZE
         dataset, seconds = transfer.load_features(files, image_size, mirror, args.device)

@@ -306,6 +306,32 @@ def test_torchrun_is_refused(in_folder: Path, monkeypatch, capsys):
     assert "in one process" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("folder", "options", "is_mirrored"),
+    [
+        ("lamps", [], True),
+        ("lamps", ["--no-mirror"], False),
+        ("lamps", ["--no-augment"], False),
+        ("letters", [], False),
+        ("letters", ["--mirror"], True),
+    ],
+)
+def test_grey_images_are_not_averaged_with_their_mirror_images(
+    in_folder: Path, monkeypatch, folder: str, options: list[str], is_mirrored: bool
+):
+    for number in range(4):
+        for name in ("b", "d"):
+            save_image(in_folder / "letters" / name / f"{number}.png", "L", (96, 96), 50 * number)
+
+    def end(recipe: program.Recipe, *_: object) -> None:
+        assert recipe.is_mirrored == is_mirrored
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "compare_networks", end)
+    networks = ["--networks", "efficientnet", "--image-size", "96"]
+    assert program.main(["--images", folder, *networks, *options]) == 130
+
+
 # ---- A run ---------------------------------------------------------------------------------------
 def test_photographs_are_learned_saved_and_predicted(in_folder: Path, capsys):
     (in_folder / "models/lamps").mkdir(parents=True)
