@@ -315,7 +315,21 @@ def prepare_garment(photograph: Image.Image) -> Tensor:
     The dataset's authors trimmed a white border, resized, sharpened, padded, inverted and greyed
     (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747, section 2). Here the more a pixel differs from
     the background, the lighter it becomes, so that garment and background may have any colours,
-    and the light on the background may fall off to one side or to the edges.
+    and the light on the background may fall off to one side or to the edges. All is black if
+    nothing is seen before the background.
+    """
+    garment = isolate(photograph)
+    if not garment:
+        return torch.zeros(1, 28, 28, dtype=torch.uint8)
+    resized = resize_longer_side(garment, 28)
+    sharpened = resized.filter(ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0))
+    return pil_to_tensor(ImageOps.pad(sharpened, (28, 28)))
+
+
+def isolate(photograph: Image.Image) -> Image.Image | None:
+    """Return what an RGB photograph shows, light on black and trimmed, or None if that is nothing.
+
+    The more a pixel differs from the background, the lighter it becomes.
     """
     small = photograph.copy()
     small.thumbnail((280, 280), reducing_gap=None)  # as explorer.html does it
@@ -324,17 +338,19 @@ def prepare_garment(photograph: Image.Image) -> Tensor:
     background = estimate_background(pixels)
     difference = (pixels - background).abs().mean(dim=(0, 1))
     threshold = max(9, 0.1 * difference.max().item())  # below: shadows and noise
-    is_garment = difference > threshold
-    if not is_garment.any():
-        return torch.zeros(1, 28, 28, dtype=torch.uint8)
-    brightest = difference[is_garment].quantile(0.95)
-    garment = to_pil_image(((difference - threshold) / (brightest - threshold)).clamp(0, 1))
-    trimmed = garment.crop(garment.point(lambda value: 255 * (value > 0)).getbbox())
-    scale = 28 / max(trimmed.width, trimmed.height)
-    size = (max(1, round(scale * trimmed.width)), max(1, round(scale * trimmed.height)))
-    resized = trimmed.resize(size, Image.Resampling.BICUBIC)
-    sharpened = resized.filter(ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0))
-    return pil_to_tensor(ImageOps.pad(sharpened, (28, 28)))
+    is_shown = difference > threshold
+    if not is_shown.any():
+        return None
+    brightest = difference[is_shown].quantile(0.95)
+    shown = to_pil_image(((difference - threshold) / (brightest - threshold)).clamp(0, 1))
+    return shown.crop(shown.point(lambda value: 255 * (value > 0)).getbbox())
+
+
+def resize_longer_side(image: Image.Image, side: int) -> Image.Image:
+    """Return the image in its proportions, its longer side of this many pixels."""
+    scale = side / max(image.size)
+    size = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def estimate_background(pixels: Tensor) -> Tensor:
