@@ -167,7 +167,7 @@ def check_flags_of_efficientnet(parser: program.ArgumentParser, args: argparse.N
         parser.error("argument --networks: efficientnet is trained in one process, not by torchrun")
 
 
-def choose_efficientnet(args: argparse.Namespace, files: image_folders.ImageFiles) -> bool:
+def choose_efficientnet(args: argparse.Namespace, source: image_folders.Images) -> bool:
     """Return whether to train efficientnet, and print why, unless --networks says it."""
     if args.networks:
         return "efficientnet" in args.networks
@@ -186,7 +186,7 @@ def choose_efficientnet(args: argparse.Namespace, files: image_folders.ImageFile
         hint = "for photographs in colour there is --networks efficientnet, pretrained on ImageNet"
         print(f"{', '.join(given)}: tinyvgg and resnet are trained from scratch; {hint}")
         return False
-    if image_folders.are_photographs(files):
+    if source.are_photographs():
         hint = "--networks tinyvgg resnet trains from scratch"
         print(f"photographs in colour: efficientnet, pretrained on ImageNet, is trained; {hint}")
         return True
@@ -205,19 +205,19 @@ def prepare_training(
     if not args.images:
         dataset = program.load_dataset(args)
         return dataset, choose_recipe(args, dataset), 0.0
-    files = image_folders.list_files(Path(args.images), args.seed)
+    source: image_folders.Images = image_folders.list_files(Path(args.images), args.seed)
     seconds = 0.0
-    if choose_efficientnet(args, files):
+    if choose_efficientnet(args, source):
         mirror = args.mirror
         if mirror is None:  # unless --networks says it, it is chosen for photographs in colour
-            mirror = not args.networks or image_folders.have_color(files)
+            mirror = not args.networks or source.have_color()
         mirror = mirror and args.augment is not False
         image_size = args.image_size or transfer.IMAGE_SIZE
-        dataset, seconds = transfer.load_features(files, image_size, mirror, args.device)
+        dataset, seconds = transfer.load_features(source, image_size, mirror, args.device)
         recipe = transfer.recommend_recipe(len(dataset.train_set), args.batch_size, mirror)
         recipe = program.choose_recipe(args, recipe)
     else:
-        dataset = image_folders.read_dataset(files, args.image_size)
+        dataset = image_folders.read_dataset(source, args.image_size)
         recipe = choose_recipe(args, dataset)
     return name_dataset(args, dataset, subfolder), recipe, seconds
 

@@ -59,17 +59,77 @@ LAYOUTS = "DIR/<class>/, or DIR/train/<class>/ with DIR/test/<class>/ or DIR/val
 
 
 @dataclass(frozen=True)
-class ImageFiles:
-    """The image files of a folder and their classes, before their pixels are read."""
+class Images:
+    """Images and their classes, before their pixels are read: those to train on come first."""
 
     folder: Path
-    paths: list[Path]
     labels: Tensor  # int64 (N,), each an index into class_names
     is_train: Tensor  # bool (N,)
     class_names: tuple[str, ...]
     sizes: list[tuple[int, int]]  # width and height of those whose beginning can be read
     tones: Tones
     generator: torch.Generator  # of all that is chosen at random
+
+    @property
+    def default_size(self) -> int:
+        """The side to which they are resized where nothing else is asked for."""
+        return 28 if set(self.sizes) == {(28, 28)} else 64
+
+    def read(self, image_size: int) -> Iterator[Tensor | None]:
+        """Yield each image, uint8 (C, image_size, image_size), or None if it is unreadable.
+
+        C is 1 or 3. Raises UserError.
+        """
+        raise NotImplementedError
+
+    def have_color(self) -> bool:
+        """Whether most of the images have colour."""
+        raise NotImplementedError
+
+    def are_photographs(self) -> bool:
+        """Whether they have colour, and half of them 100 pixels or more on the smaller side."""
+        is_large = bool(self.sizes) and median(min(size) for size in self.sizes) >= 100
+        return is_large and self.have_color()
+
+
+@dataclass(frozen=True)
+class ImageFiles(Images):
+    """The image files of a folder."""
+
+    paths: list[Path]
+
+    def read(self, image_size: int) -> Iterator[Tensor | None]:
+        """Yield each image, uint8 (3, image_size, image_size), or None if it is unreadable.
+
+        Raises UserError if more than ten files and more than one in a hundred are unreadable, or
+        all.
+        """
+        read = partial(read_square, mode="RGB", image_size=image_size, tones=self.tones)
+        count = len(self.paths)
+        errors = 0
+        for number, result in enumerate(map_files(read, self.paths), start=1):
+            if isinstance(result, Tensor):
+                yield result
+                continue
+            errors += 1
+            if errors <= 10:
+                program.print_error(f"left out: {result}")
+            if errors > max(10, count / 100) or errors == count:
+                files_read = f"the first {number}" if number < count else f"{count}"
+                raise program.UserError(f"{errors} of {files_read} files cannot be read as images")
+            yield None
+
+    def have_color(self) -> bool:
+        """Whether most of up to 200 images, spread over all, have colour."""
+        rows = torch.linspace(0, len(self.paths) - 1, min(200, len(self.paths))).long().tolist()
+        sample = [self.paths[row] for row in rows]
+        read = partial(read_square, mode="RGB", image_size=32, tones=self.tones)
+        is_colored = []
+        for image in map_files(read, sample):
+            if isinstance(image, Tensor):
+                spread = image.amax(dim=0).int() - image.amin(dim=0).int()
+                is_colored.append(bool(spread.max() > 16))
+        return sum(is_colored) > len(is_colored) / 2
 
 
 def load_image_folder(folder: Path, image_size: int | None, seed: int) -> program.Dataset:
@@ -113,45 +173,48 @@ def list_files(folder: Path, seed: int) -> ImageFiles:
     )
 
 
-def read_dataset(files: ImageFiles, image_size: int | None) -> program.Dataset:
+def read_dataset(source: Images, image_size: int | None) -> program.Dataset:
     """Return the training images and the test images, on the CPU.
 
-    The images get a side of image_size pixels; None is 28 if all are 28 x 28, else 64. They have
-    one channel if all are grey, else three. A few unreadable files are left out. Raises UserError.
+    The images get a side of image_size pixels; None is their default size. They have one channel if
+    all are grey, else three. A few unreadable ones are left out. Raises UserError.
     """
-    image_size = image_size or (28 if set(files.sizes) == {(28, 28)} else 64)
-    pixels = torch.zeros(len(files.paths), 3, image_size, image_size, dtype=torch.uint8)
-    is_readable = torch.zeros(len(files.paths), dtype=torch.bool)
-    for row, image in enumerate(read_images(files, image_size)):
+    image_size = image_size or source.default_size
+    count = len(source.labels)
+    pixels = torch.zeros(count, 3, image_size, image_size, dtype=torch.uint8)
+    is_readable = torch.zeros(count, dtype=torch.bool)
+    for row, image in enumerate(source.read(image_size)):
         if image is not None:
             pixels[row] = image
             is_readable[row] = True
     if (pixels == pixels[:, :1]).all():  # grey
         pixels = pixels[:, :1]
-    train_rows, test_rows = divide_rows(files, is_readable)
-    train_set = program.ImageSet(pixels[train_rows], files.labels[train_rows], files.class_names)
-    test_set = program.ImageSet(pixels[test_rows], files.labels[test_rows], files.class_names)
-    return describe_dataset(files, train_set, test_set)
+    train_rows, test_rows = divide_rows(source, is_readable)
+    train_set = program.ImageSet(pixels[train_rows], source.labels[train_rows], source.class_names)
+    test_set = program.ImageSet(pixels[test_rows], source.labels[test_rows], source.class_names)
+    return describe_dataset(source, train_set, test_set)
 
 
-def divide_rows(files: ImageFiles, is_readable: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which of the readable files are trained on and which are tested on: int64 (n,) each.
+def divide_rows(source: Images, is_readable: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which of the readable images are trained on and which are tested on: int64 (n,) each.
 
     Raises UserError if a class has none.
     """
-    train_rows = (is_readable & files.is_train).nonzero().flatten()
-    test_rows = (is_readable & ~files.is_train).nonzero().flatten()
+    train_rows = (is_readable & source.is_train).nonzero().flatten()
+    test_rows = (is_readable & ~source.is_train).nonzero().flatten()
     for rows in (train_rows, test_rows):
-        counts = files.labels[rows].bincount(minlength=len(files.class_names)).tolist()
-        missing = [name for name, count in zip(files.class_names, counts, strict=True) if not count]
+        counts = source.labels[rows].bincount(minlength=len(source.class_names)).tolist()
+        missing = [
+            name for name, count in zip(source.class_names, counts, strict=True) if not count
+        ]
         if missing:
-            raise program.UserError(f"{files.folder}: no file of {list_some(missing)} can be read")
+            raise program.UserError(f"{source.folder}: no file of {list_some(missing)} can be read")
     # Shuffled, since the first ones serve as a sample.
-    return train_rows, test_rows[torch.randperm(len(test_rows), generator=files.generator)]
+    return train_rows, test_rows[torch.randperm(len(test_rows), generator=source.generator)]
 
 
 def describe_dataset(
-    files: ImageFiles,
+    source: Images,
     train_set: program.ImageSet,
     test_set: program.ImageSet,
     input_shape: tuple[int, ...] = (),
@@ -159,41 +222,22 @@ def describe_dataset(
     """Return the sets as a dataset; print a line of what may be wrong with its images."""
     warn_of_copies(train_set.pictures, test_set.pictures)
     warn_of_plain_images(train_set.pictures, test_set.pictures)
-    name = name_subfolder(files.folder)
-    notes: dict[str, object] = {"white_value": files.tones.white_value}
-    if files.tones.black_value:
-        notes["black_value"] = files.tones.black_value
-    if files.tones.page:
-        notes["page"] = files.tones.page
+    name = name_subfolder(source.folder)
+    notes: dict[str, object] = {"white_value": source.tones.white_value}
+    if source.tones.black_value:
+        notes["black_value"] = source.tones.black_value
+    if source.tones.page:
+        notes["page"] = source.tones.page
     return program.Dataset(
         name=printable(name),
         train_set=train_set,
         test_set=test_set,
         subfolder=name,
-        unreadable_files=len(files.paths) - len(train_set) - len(test_set),
+        unreadable_files=len(source.labels) - len(train_set) - len(test_set),
         notes=notes,
         figure_settings={"text.parse_math": False},  # names are text, even with two dollar signs
         input_shape=input_shape,
     )
-
-
-def are_photographs(files: ImageFiles) -> bool:
-    """Whether most images have colour, and half of them at least 100 pixels on the smaller side."""
-    is_large = bool(files.sizes) and median(min(size) for size in files.sizes) >= 100
-    return is_large and have_color(files)
-
-
-def have_color(files: ImageFiles) -> bool:
-    """Whether most of up to 200 images, spread over all, have colour."""
-    rows = torch.linspace(0, len(files.paths) - 1, min(200, len(files.paths))).long().tolist()
-    sample = [files.paths[row] for row in rows]
-    read = partial(read_square, mode="RGB", image_size=32, tones=files.tones)
-    is_colored = []
-    for image in map_files(read, sample):
-        if isinstance(image, Tensor):
-            spread = image.amax(dim=0).int() - image.amin(dim=0).int()
-            is_colored.append(bool(spread.max() > 16))
-    return sum(is_colored) > len(is_colored) / 2
 
 
 def find_fonts(texts: Iterable[str]) -> list[str]:
@@ -625,27 +669,6 @@ def l1_distances(first: Tensor, second: Tensor) -> Tensor:
 
 
 # ---- Read them -----------------------------------------------------------------------------------
-def read_images(files: ImageFiles, image_size: int) -> Iterator[Tensor | None]:
-    """Yield each image, uint8 (3, image_size, image_size), or None if it is unreadable.
-
-    Raises UserError if more than ten files and more than one in a hundred are unreadable, or all.
-    """
-    read = partial(read_square, mode="RGB", image_size=image_size, tones=files.tones)
-    count = len(files.paths)
-    errors = 0
-    for number, result in enumerate(map_files(read, files.paths), start=1):
-        if isinstance(result, Tensor):
-            yield result
-            continue
-        errors += 1
-        if errors <= 10:
-            program.print_error(f"left out: {result}")
-        if errors > max(10, count / 100) or errors == count:
-            files_read = f"the first {number}" if number < count else f"{count}"
-            raise program.UserError(f"{errors} of {files_read} files cannot be read as images")
-        yield None
-
-
 PIECE = 256  # files that are read ahead: all at once, thousands of images would wait in memory
 
 

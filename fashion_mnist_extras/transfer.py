@@ -24,10 +24,9 @@ from torchvision.ops import Conv2dNormActivation
 
 import fashion_mnist_cnn as program
 from fashion_mnist_extras.image_folders import (
-    ImageFiles,
+    Images,
     describe_dataset,
     divide_rows,
-    read_images,
 )
 
 FEATURES = 1280
@@ -223,7 +222,7 @@ IMAGES_AT_ONCE = 16  # larger batches are slower: their activations do not fit i
 
 
 def load_features(
-    files: ImageFiles, image_size: int, mirror: bool, device: str
+    source: Images, image_size: int, mirror: bool, device: str
 ) -> tuple[program.Dataset, float]:
     """Return a dataset of features, on the CPU, and the seconds in which they were computed.
 
@@ -235,16 +234,16 @@ def load_features(
     for network in networks.values():
         network.classifier = nn.Identity()
         network.to(device)
-    is_readable = torch.zeros(len(files.paths), dtype=torch.bool)
-    features = torch.empty(len(files.paths), FEATURES, 1, 1)
+    is_readable = torch.zeros(len(source.labels), dtype=torch.bool)
+    features = torch.empty(len(source.labels), FEATURES, 1, 1)
     # Of a training image only as much as the search for copies needs. Allocated at once: many small
     # tensors between the large ones of a network would keep memory from being used again.
-    count = int(files.is_train.sum())  # training files come first
+    count = int(source.is_train.sum())  # training images come first
     train_thumbnails = torch.empty(count, 3, 16, 16, dtype=torch.uint8)
-    test_thumbnails = torch.empty(len(files.paths) - count, 3, 64, 64, dtype=torch.uint8)
+    test_thumbnails = torch.empty(len(source.labels) - count, 3, 64, 64, dtype=torch.uint8)
     seconds = 0.0
-    for rows, images in read_batches(files, image_size):
-        is_train = bool(files.is_train[rows[0]])
+    for rows, images in read_batches(source, image_size):
+        is_train = bool(source.is_train[rows[0]])
         start = time.perf_counter()
         computed = program.predict_logits(networks[is_train], images.to(device))
         features[rows, :, 0, 0] = computed.cpu()
@@ -254,22 +253,22 @@ def load_features(
             train_thumbnails[rows] = shrink(images, 16)
         else:
             test_thumbnails[torch.tensor(rows) - count] = shrink(images, 64)
-    train_rows, test_rows = divide_rows(files, is_readable)
+    train_rows, test_rows = divide_rows(source, is_readable)
     train_set = program.ImageSet(
         images=features[train_rows],
-        labels=files.labels[train_rows],
-        class_names=files.class_names,
+        labels=source.labels[train_rows],
+        class_names=source.class_names,
         thumbnails=train_thumbnails[train_rows],
     )
     test_set = program.ImageSet(
         images=features[test_rows],
-        labels=files.labels[test_rows],
-        class_names=files.class_names,
+        labels=source.labels[test_rows],
+        class_names=source.class_names,
         thumbnails=test_thumbnails[test_rows - count],
     )
     averaged = ", of test images the mean with their mirror images" if mirror else ""
     print(f"features of {len(train_set) + len(test_set):,} images{averaged}: {seconds:.1f} s")
-    dataset = describe_dataset(files, train_set, test_set, (3, image_size, image_size))
+    dataset = describe_dataset(source, train_set, test_set, (3, image_size, image_size))
     return dataset, seconds
 
 
@@ -293,13 +292,14 @@ def shrink(images: Tensor, side: int) -> Tensor:
     return F.interpolate(images.float(), (side, side), mode="area").round().byte()
 
 
-def read_batches(files: ImageFiles, image_size: int) -> Iterator[tuple[list[int], Tensor]]:
+def read_batches(source: Images, image_size: int) -> Iterator[tuple[list[int], Tensor]]:
     """Yield a few images at once, all of one split: their rows and pixels, uint8 (n, 3, H, W)."""
     batch: dict[int, Tensor] = {}
-    last_rows = (int(files.is_train.sum()) - 1, len(files.paths) - 1)  # training files come first
-    for row, image in enumerate(read_images(files, image_size)):
+    # Training images come first.
+    last_rows = (int(source.is_train.sum()) - 1, len(source.labels) - 1)
+    for row, image in enumerate(source.read(image_size)):
         if image is not None:
-            batch[row] = image
+            batch[row] = image.expand(3, -1, -1)
         if batch and (len(batch) == IMAGES_AT_ONCE or row in last_rows):
             yield list(batch), torch.stack(list(batch.values()))
             batch = {}

@@ -237,9 +237,7 @@ def test_photographs_are_in_colour_and_not_small(tmp_path: Path):
             save_image(tmp_path / "grey" / name / f"{number}.png", "RGB", (200, 200), 3 * (9,))
             save_image(tmp_path / "mixed" / name / f"{number}.png", "RGB", (200, 200), 3 * (9,))
     save_lamps(tmp_path / "mixed", 16, size=(130, 100))
-    chosen = {
-        path.name for path in tmp_path.iterdir() if image_folders.are_photographs(list_lamps(path))
-    }
+    chosen = {path.name for path in tmp_path.iterdir() if list_lamps(path).are_photographs()}
     assert chosen == {"large", "mixed"}
 
 
