@@ -17,6 +17,7 @@ from tqdm import tqdm
 import fashion_mnist_cnn as program
 from fashion_mnist_extras import (
     analysis,
+    array_files,
     explorer,
     image_folders,
     prediction,
@@ -37,8 +38,9 @@ def extend(parser: program.ArgumentParser) -> None:
     add(
         "--images",
         type=program.parse_text,
-        metavar="DIR",
-        help="train on your own, in DIR/<class>/ or DIR/train/<class>/ and DIR/test/",
+        metavar="PATH",
+        help="train on your own: in PATH/<class>/, in PATH/train/<class>/ and PATH/test/, or in "
+        "IDX, NPZ or CSV files",
     )
     add(
         "--image-size",
@@ -88,13 +90,16 @@ def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
         return prediction.predict(args)
     with processes.join(args.device) as (rank, count):
         subfolder = ""
+        arrays = None
         if args.images:
-            subfolder = prediction.choose_subfolder(args.images, Path(args.models_dir))
+            arrays = array_files.find_arrays(Path(args.images))
+            place = arrays.place if arrays else Path(args.images)
+            subfolder = prediction.choose_subfolder(place, Path(args.models_dir))
         # Before images are read, which may take minutes.
         models_dir, assets_dir = program.find_output_folders(args, subfolder)
         if args.resume:
             check_readable(models_dir / "checkpoint.pth")
-        dataset, recipe, seconds = prepare_training(args, subfolder)
+        dataset, recipe, seconds = prepare_training(args, subfolder, arrays)
         dataset = dataset.to(args.device)
         conditions = describe_conditions(recipe, dataset, count)
         environment = program.describe_environment(torch.device(args.device))
@@ -171,6 +176,8 @@ def choose_efficientnet(args: argparse.Namespace, source: image_folders.Images) 
     """Return whether to train efficientnet, and print why, unless --networks says it."""
     if args.networks:
         return "efficientnet" in args.networks
+    if source.is_small_and_grey:
+        return False
     settings = {
         "--hidden-units": args.hidden_units,
         "--augment": args.augment is True,
@@ -196,16 +203,21 @@ def choose_efficientnet(args: argparse.Namespace, source: image_folders.Images) 
 
 
 def prepare_training(
-    args: argparse.Namespace, subfolder: str
+    args: argparse.Namespace, subfolder: str, arrays: array_files.ArrayFiles | None
 ) -> tuple[program.Dataset, program.Recipe, float]:
     """Return the dataset, on the CPU, how to train on it, and what features took, in seconds.
 
-    Raises UserError or OSError.
+    With --images it is what is in arrays or, without them, a folder of image files. Raises
+    UserError or OSError.
     """
     if not args.images:
         dataset = program.load_dataset(args)
         return dataset, choose_recipe(args, dataset), 0.0
-    source: image_folders.Images = image_folders.list_files(Path(args.images), args.seed)
+    source: image_folders.Images
+    if arrays:
+        source = array_files.list_arrays(arrays, args.data_dir, args.seed)
+    else:
+        source = image_folders.list_files(Path(args.images), args.seed)
     seconds = 0.0
     if choose_efficientnet(args, source):
         mirror = args.mirror
@@ -218,16 +230,23 @@ def prepare_training(
         recipe = program.choose_recipe(args, recipe)
     else:
         dataset = image_folders.read_dataset(source, args.image_size)
-        recipe = choose_recipe(args, dataset)
-    return name_dataset(args, dataset, subfolder), recipe, seconds
+        recipe = choose_recipe(args, dataset, source.is_small_and_grey)
+    return name_dataset(args, dataset, subfolder, source.folder), recipe, seconds
 
 
-def choose_recipe(args: argparse.Namespace, dataset: program.Dataset) -> program.Recipe:
+def choose_recipe(
+    args: argparse.Namespace, dataset: program.Dataset, is_small_and_grey: bool = False
+) -> program.Recipe:
     """Return what the flags say or, where they do not, what was best on held-out images."""
     recipe = program.Recipe()
     if args.images:
         shape = dataset.train_set.images.shape
         recipe = image_folders.recommend_recipe(shape, args.batch_size, args.mirror)
+        if is_small_and_grey:
+            plain = array_files.recommend_recipe(shape, args.batch_size)
+            recipe = replace(recipe, networks=plain.networks)
+            if not (args.augment or args.mirror):
+                recipe = plain
         if args.augment is False:
             recipe = replace(recipe, augment=None, is_mirrored=False)
     elif args.augment:
@@ -237,12 +256,17 @@ def choose_recipe(args: argparse.Namespace, dataset: program.Dataset) -> program
 
 
 def name_dataset(
-    args: argparse.Namespace, dataset: program.Dataset, subfolder: str
+    args: argparse.Namespace, dataset: program.Dataset, subfolder: str, folder: Path
 ) -> program.Dataset:
-    """Return your own images under their name, with fonts for the names of their classes."""
-    identity = prediction.identify_folder(args.images, args.models_dir)
+    """Return your own images under their name, with fonts for the names of their classes.
+
+    FashionMNIST, in whatever format, keeps its own, by which --predict knows what to do.
+    """
+    identity = prediction.identify_folder(folder, args.models_dir)
     notes = {**dataset.notes, "folder": identity}
-    name = image_folders.printable(subfolder)
+    name = dataset.name
+    if name != "FashionMNIST":
+        name = image_folders.printable(subfolder)
     settings = dict(dataset.figure_settings)
     if not args.no_plots:
         settings["font.family"] = image_folders.find_fonts([name, *dataset.test_set.class_names])

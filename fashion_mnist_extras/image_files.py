@@ -274,7 +274,11 @@ def put_on_page(image: Image.Image, page: str | None) -> Image.Image:
 
 def read_square(path: str | Path, mode: str, image_size: int, tones: Tones) -> Tensor:
     """Return an image as uint8 (C, image_size, image_size): its middle, resized, antialiased."""
-    image = read_image(path, mode, tones)
+    return fit_square(read_image(path, mode, tones), image_size)
+
+
+def fit_square(image: Image.Image, image_size: int) -> Tensor:
+    """Return an image's middle, resized, antialiased: uint8 (C, image_size, image_size)."""
     return pil_to_tensor(ImageOps.fit(image, (image_size, image_size), Image.Resampling.LANCZOS))
 
 
@@ -324,6 +328,38 @@ def prepare_garment(photograph: Image.Image) -> Tensor:
     resized = resize_longer_side(garment, 28)
     sharpened = resized.filter(ImageFilter.UnsharpMask(radius=1, percent=80, threshold=0))
     return pil_to_tensor(ImageOps.pad(sharpened, (28, 28)))
+
+
+def measure_ink(images: Tensor) -> float:
+    """Return the share of the side that the light part of dark images takes up, a median.
+
+    images are uint8 (N, H, W). It is 0 unless the borders of 95 % of them are dark.
+    """
+    is_dark = ring_of(images, 0).float().mean(dim=1) < 64
+    if is_dark.float().mean() < 0.95:
+        return 0.0
+    is_light = images >= 64
+    heights = is_light.any(dim=2).sum(dim=1)
+    widths = is_light.any(dim=1).sum(dim=1)
+    return (heights.maximum(widths).median() / images.shape[-1]).item()
+
+
+def has_light_border(image: Image.Image) -> bool:
+    return ring_of(pil_to_tensor(image), 0).float().mean().item() >= 128
+
+
+def prepare_ink(photograph: Image.Image, image_size: int, ink_size: float) -> Tensor:
+    """Return ink on paper light on dark, in the middle: uint8 (1, image_size, image_size).
+
+    ink_size is the share of the side that it takes up.
+    """
+    page = Image.new("L", (image_size, image_size))
+    ink = isolate(photograph)
+    if ink:
+        resized = resize_longer_side(ink, round(ink_size * image_size))
+        left, top = (image_size - resized.width) // 2, (image_size - resized.height) // 2
+        page.paste(resized, (left, top))
+    return pil_to_tensor(page)
 
 
 def isolate(photograph: Image.Image) -> Image.Image | None:

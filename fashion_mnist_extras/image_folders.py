@@ -71,9 +71,18 @@ class Images:
     generator: torch.Generator  # of all that is chosen at random
 
     @property
+    def name(self) -> str:
+        return printable(name_subfolder(self.folder))
+
+    @property
     def default_size(self) -> int:
         """The side to which they are resized where nothing else is asked for."""
         return 28 if set(self.sizes) == {(28, 28)} else 64
+
+    @property
+    def is_small_and_grey(self) -> bool:
+        """Whether they are like MNIST's, on which all networks of the script are compared."""
+        return False
 
     def read(self, image_size: int) -> Iterator[Tensor | None]:
         """Yield each image, uint8 (C, image_size, image_size), or None if it is unreadable.
@@ -81,6 +90,15 @@ class Images:
         C is 1 or 3. Raises UserError.
         """
         raise NotImplementedError
+
+    def describe(self, train_images: Tensor) -> dict[str, object]:
+        """Return what is added to each network's JSON file."""
+        notes: dict[str, object] = {"white_value": self.tones.white_value}
+        if self.tones.black_value:
+            notes["black_value"] = self.tones.black_value
+        if self.tones.page:
+            notes["page"] = self.tones.page
+        return notes
 
     def have_color(self) -> bool:
         """Whether most of the images have colour."""
@@ -222,19 +240,13 @@ def describe_dataset(
     """Return the sets as a dataset; print a line of what may be wrong with its images."""
     warn_of_copies(train_set.pictures, test_set.pictures)
     warn_of_plain_images(train_set.pictures, test_set.pictures)
-    name = name_subfolder(source.folder)
-    notes: dict[str, object] = {"white_value": source.tones.white_value}
-    if source.tones.black_value:
-        notes["black_value"] = source.tones.black_value
-    if source.tones.page:
-        notes["page"] = source.tones.page
     return program.Dataset(
-        name=printable(name),
+        name=source.name,
         train_set=train_set,
         test_set=test_set,
-        subfolder=name,
+        subfolder=name_subfolder(source.folder),
         unreadable_files=len(source.labels) - len(train_set) - len(test_set),
-        notes=notes,
+        notes=source.describe(train_set.pictures),
         figure_settings={"text.parse_math": False},  # names are text, even with two dollar signs
         input_shape=input_shape,
     )
@@ -295,6 +307,15 @@ def recommend_recipe(
         augment=augment,
         is_mirrored=augment.mirror,
     )
+
+
+def has_classes(folder: Path) -> bool:
+    """Whether two folders in folder hold image files, as in every layout that is understood."""
+    holding = 0
+    for child in class_folders(unwrap(folder)):
+        places = [child, *class_folders(child)]  # which may be links
+        holding += any(find_image_files(list_visible(place.resolve())) for place in places)
+    return holding > 1
 
 
 # ---- List the files ------------------------------------------------------------------------------
@@ -397,7 +418,7 @@ def refuse_names(folder: Path, names: Iterable[str]) -> None:
     if len(lowered) < 2:
         hint = ""
         if any(folder.glob("*.csv")) or any(folder.parent.glob("*.csv")):
-            hint = "; a CSV file is not read: move the images into a folder per class"
+            hint = "; no pixels are in the CSV file: move the images into a folder per class"
         if any(folder.glob("*.zip")) or any(folder.parent.glob("*.zip")):
             hint = "; an archive is not read: unpack it first"
         raise program.UserError(

@@ -25,11 +25,13 @@ from fashion_mnist_extras import set_aside
 from fashion_mnist_extras.image_files import (
     Tones,
     cut_frame,
+    has_light_border,
     is_hidden,
     is_image_name,
     list_visible,
     name_subfolder,
     prepare_garment,
+    prepare_ink,
     read_image,
     read_square,
 )
@@ -49,6 +51,7 @@ class ModelMetadata:
     black_value: float = 0
     page: str | None = None
     folder: str = ""  # see identify_folder
+    ink_size: float = 0  # see prepare_ink; 0: pictures are not turned light on dark
 
     @property
     def tones(self) -> Tones:
@@ -118,6 +121,14 @@ def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
     Raises UserError.
     """
     size = metadata.image_size
+    if metadata.ink_size:
+        tones = replace(metadata.tones, page="best")
+        image = cut_frame(read_image(path, "RGB", tones))
+        if has_light_border(image):
+            ink = prepare_ink(image, size, metadata.ink_size)
+            if not ink.any():
+                raise program.UserError(f"{path} shows nothing before its background")
+            return ink, f"trimmed, turned light on dark, resized to {size} x {size}"
     if (metadata.dataset, metadata.channels, size) != ("FashionMNIST", 1, 28):
         mode = "L" if metadata.channels == 1 else "RGB"
         return read_square(path, mode, size, metadata.tones), f"resized to {size} x {size}"

@@ -14,6 +14,7 @@ FOLDER = Path(fashion_mnist_extras.__file__).parent
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 # Which other modules a module may import.
 ARROWS = {
+    "array_files": {"image_folders", "image_files"},
     "command_line": set(MODULES),
     "explorer": {"analysis"},
     "image_folders": {"image_files", "augmentation"},
