@@ -1,11 +1,11 @@
 """Run the benchmarks in turn, each alone, and write their tables into both READMEs.
 
-python benchmarks/run_all.py --clothing DIR   # about an hour; goes on where it was stopped
+python benchmarks/run_all.py --clothing DIR --mnist DIR   # two hours; goes on where it stopped
 python benchmarks/run_all.py speed shifts     # rerun only these
 python benchmarks/run_all.py --tables         # run nothing, only write the tables
 
-What each printed is kept in benchmarks/results.json. DIR, a folder named clothing, holds the
-photographs of clothes: train/ and test/. Without it the two benchmarks that need them are left out.
+What each printed is kept in benchmarks/results.json. The folder of photographs, named clothing, has
+train/ and test/, that of MNIST its four files. Benchmarks whose folder is not named are left out.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ STEPS = {
     "transfer": "transfer.py --clothing CLOTHING",
     "clothing": "networks.py clothing --images CLOTHING",
     "photographs": "images.py --clothing CLOTHING/test",
+    "datasets": "datasets.py --mnist MNIST",
     "explorer": "explorer.py --screenshot assets/explorer.png",
     "explorer, wide": "explorer.py --hidden-units 64",
 }
@@ -48,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"{', '.join(STEPS)}")
     parser.add_argument("--clothing", type=Path, metavar="DIR", help="folder of photographs")
+    parser.add_argument("--mnist", type=Path, metavar="DIR", help="folder of MNIST's four files")
     parser.add_argument("--tables", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     unknown = set(arguments.steps) - STEPS.keys()
@@ -55,17 +58,19 @@ def main() -> None:
         parser.error(f"no such step: {', '.join(sorted(unknown))}")
     if arguments.clothing and arguments.clothing.resolve().name != "clothing":
         parser.error("the folder of photographs must be named clothing, as its models are")
+    folders = {"CLOTHING": arguments.clothing, "MNIST": arguments.mnist}
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name, command in STEPS.items():
         is_done = name in results and results[name]["command"] == command
         if arguments.tables or (name not in arguments.steps if arguments.steps else is_done):
             continue
-        if "CLOTHING" in command and not arguments.clothing:
-            print(f"left out, because it needs --clothing: {name}")
+        missing = [word for word, folder in folders.items() if word in command and not folder]
+        if missing:
+            print(f"left out, because it needs --{missing[0].lower()}: {name}")
             continue
         results.pop(name, None)
         save(results)
-        results[name] = run_step(command, arguments.clothing)
+        results[name] = run_step(command, folders)
         save(results)
     write_tables(json.loads(RESULTS.read_text()))
 
@@ -75,11 +80,17 @@ def save(results: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(ordered, indent=2) + "\n")
 
 
-def run_step(command: str, clothing: Path | None) -> dict[str, Any]:
-    """Run one benchmark; return what it printed and how long it took."""
+def run_step(command: str, folders: Mapping[str, Path | None]) -> dict[str, Any]:
+    """Run one benchmark; return what it printed and how long it took.
+
+    In its command the names of folders stand for where they are.
+    """
     print(f"{time.strftime('%H:%M')} {command}", flush=True)
     script, *options = command.split()
-    words = [word.replace("CLOTHING", str(clothing and clothing.resolve())) for word in options]
+    words = options
+    for name, folder in folders.items():
+        if folder:
+            words = [word.replace(name, str(folder.resolve())) for word in words]
     start = time.perf_counter()
     process = subprocess.run(
         [sys.executable, HERE / script, *words],

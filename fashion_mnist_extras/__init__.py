@@ -4,8 +4,8 @@
 2. A module says `import fashion_mnist_cnn as program`, then `program.load_model(...)`: one sees at
    every call what is the script's, and a test or an edit that replaces it is seen here. Modules
    import each other downwards only: `command_line` all, `explorer` `analysis`, `image_folders`
-   `image_files` and `augmentation`, `prediction` `image_files`, `transfer` `image_folders`, `array_files`
-   `image_folders` and `image_files`.
+   `image_files` and `augmentation`, `prediction` `image_files`, `transfer` `image_folders`,
+   `array_files` `image_folders` and `image_files`.
 3. What is read is what runs: `program.run` is the run. This folder makes its arguments, and the
    hooks of its `Callback` add to it; they replace nothing. A module that decides the weights is one
    of `TRAINING_MODULES` in `checkpoints`.

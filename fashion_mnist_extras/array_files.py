@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import math
 import os
 import re
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -26,31 +28,53 @@ from torchvision.datasets import FashionMNIST
 
 import fashion_mnist_cnn as program
 from fashion_mnist_extras import image_folders
-from fashion_mnist_extras.image_files import Tones, fit_square, is_hidden, measure_ink
+from fashion_mnist_extras.image_files import (
+    Tones,
+    explain,
+    fit_square,
+    is_hidden,
+    measure_ink,
+)
 from fashion_mnist_extras.image_folders import (
     Images,
     has_classes,
     list_some,
+    name_split,
+    printable,
+    refuse_names,
     unwrap,
     warn_of_long_images,
 )
 
-KINDS = {"ubyte": "IDX", "npz": "NPZ", "csv": "CSV"}  # by how their names end
-ROLES = ("train images", "train labels", "test images", "test labels")
-# What names of files say: emnist-letters-test-images-idx3-ubyte.gz, k49-train-imgs.npz, train.csv.
-SPLITS = {"train": "train", "test": "test", "t10k": "test"}
-CONTENTS = {"images": "images", "imgs": "images", "labels": "labels"}
-PARTS = re.compile(
-    r"train(ing)?|t10k|test(ing)?|images|imgs|labels|[-.]idx\d-ubyte|\.\w+", re.IGNORECASE
+# As MNIST, EMNIST and KMNIST name their four files: what is before, the split, what is in it.
+FOUR_FILES = re.compile(
+    r"(.*?)[-_.]?(train|t10k|test)-(images|imgs|labels)([-.]idx\d-ubyte|\.npz)", re.IGNORECASE
 )
+ROLES = ("train images", "train labels", "test images", "test labels")
 ARRAY_NAMES = (
     ("x_train", "y_train", "x_test", "y_test"),  # Keras
     ("train_images", "train_labels", "test_images", "test_labels"),  # MedMNIST
 )
+# EMNIST's datasets are stored transposed.
+EMNIST = re.compile("emnist-(balanced|byclass|bymerge|digits|letters|mnist)", re.IGNORECASE)
 OTHER_FORMATS = (".npy", ".mat", ".h5", ".hdf5", ".parquet", ".tfrecord")
+# Columns that are neither a label nor a pixel, as pandas and Kaggle name them.
+LINE_NUMBERS = {"", "unnamed: 0", "id", "index", "imageid", "image_id"}
 MANY_IMAGES = 10_000  # with fewer, changing them at random helps; chosen on held-out images
 # What is raised for files that are damaged, or are not what their names say.
-UNREADABLE = (OSError, EOFError, ValueError, LookupError, zlib.error, zipfile.BadZipFile)
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    RuntimeError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tokenize.TokenError,
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +84,11 @@ class ArrayFiles:
     kind: str
     name: str  # what the names of its files have in common; may be empty
     place: Path  # whose last part names the folders for what is trained on the dataset
-    files: Mapping[str, Path]  # of each role; of CSV "train" and "test"; or "" for all in one
+    files: Mapping[str, Path]  # of each role; of CSV files "train", "test"; or "" for all in one
+
+    @property
+    def is_transposed(self) -> bool:
+        return self.kind != "NPZ" and bool(EMNIST.fullmatch(self.name))
 
 
 @dataclass(frozen=True)
@@ -100,10 +128,6 @@ class ImageArrays(Images):
     is_fashion_mnist: bool = False
 
     @property
-    def name(self) -> str:
-        return "FashionMNIST" if self.is_fashion_mnist else super().name
-
-    @property
     def default_size(self) -> int:
         return min(64, max(8, min(self.shape[:2])))
 
@@ -131,6 +155,12 @@ class ImageArrays(Images):
                 raise program.UserError(f"{self.folder}: an image has {values}; {expected}")
             yield np.rint(image * np.float32(255 / self.white)).astype(np.uint8)
 
+    def choose_name(self, subfolder: str) -> str:
+        """Return FashionMNIST only for FashionMNIST: by this name --predict prepares garments."""
+        if self.is_fashion_mnist:
+            return "FashionMNIST"
+        return "other images" if subfolder == "FashionMNIST" else subfolder
+
     def describe(self, train_images: Tensor) -> dict[str, object]:
         notes = super().describe(train_images)
         if train_images.shape[1] == 1 and not self.is_fashion_mnist:
@@ -146,20 +176,23 @@ def find_arrays(path: Path) -> ArrayFiles | None:
     files of other formats alone.
     """
     if path.is_dir():
-        folders = [path, path / "raw", path / "gzip", unwrap(path)]
-        found = next((sets for sets in map(find_sets, folders) if sets), [])
+        folders = dict.fromkeys([path, path / "raw", path / "gzip", unwrap(path)])
+        found = list(chain(*map(find_sets, folders)))
         names = sorted(file.name for file in path.iterdir())
-        others = [name for name in names if any(known in name.lower() for known in OTHER_FORMATS)]
+        others = [name for name in names if Path(name).suffix.lower().startswith(OTHER_FORMATS)]
         if not (found or others) or has_classes(path):
             return None
     elif path.is_file():
-        found = [each for each in find_sets(path.parent) if path in each.files.values()]
+        found = []
+        for each in find_sets(path.parent):
+            if without_gz(path) in [without_gz(file) for file in each.files.values()]:
+                found.append(each)
         others = [path.name]
     else:
         return None
     if not found:
         read = "IDX, NPZ and CSV files of pixels are read, and folders of image files"
-        raise program.UserError(f"{path}: {read}, not {list_some(others)}")
+        raise program.UserError(f"{path}: {read}, not {list_some(others)}{explain(path)}")
     if len(found) > 1:
         files = list_some([str(min(each.files.values())) for each in found])
         raise program.UserError(f"{path} has several datasets; name a file of one of them: {files}")
@@ -169,24 +202,43 @@ def find_arrays(path: Path) -> ArrayFiles | None:
     return replace(found[0], place=place if path.is_dir() else place / found[0].name)
 
 
+def without_gz(path: Path) -> str:
+    return path.name.removesuffix(".gz")
+
+
 def find_sets(folder: Path) -> list[ArrayFiles]:
     """Return the datasets whose files are in a folder."""
     sets: dict[tuple[str, str], dict[str, Path]] = {}
     for path in sorted(folder.glob("*")):
-        name = path.name.removesuffix(".gz")
-        kind = KINDS.get(re.split("[.-]", name.lower())[-1])
-        if not kind or is_hidden(name) or (kind == "CSV" and not has_pixels(path)):
+        if is_hidden(path.name) or not path.is_file():
             continue
-        split = next((SPLITS[word] for word in SPLITS if word in name.lower()), "")
-        content = next((CONTENTS[word] for word in CONTENTS if word in name.lower()), "")
-        common = PARTS.sub("", name).strip("-_. ")
-        role = f"{split} {content}"
-        if kind == "CSV":
-            role = split
-        elif kind == "NPZ" and not content:  # one file has it all
-            role, common = "", path.stem
-        sets.setdefault((kind, common), {})[role] = path
-    return [ArrayFiles(kind, name, folder, files) for (kind, name), files in sets.items()]
+        name = without_gz(path)
+        stem, suffix = os.path.splitext(name)
+        role = ""  # all in one file
+        if match := FOUR_FILES.fullmatch(name):
+            split = match[2].lower().replace("t10k", "test")
+            role = f"{split} {match[3].lower().replace('imgs', 'images')}"
+            key = ("NPZ" if suffix.lower() == ".npz" else "IDX", match[1])
+        elif suffix.lower() == ".npz":
+            key = ("NPZ", stem)
+        elif suffix.lower() == ".csv" and has_pixels(path):
+            key = ("CSV", stem)
+            split = name_split(Path(stem))
+            if split in ("train", "test"):
+                role = split
+                word = rf"(?<![a-z])(?i:{split}(ing|set|data)?)(?![a-z])"
+                key = ("CSV of two", re.sub(word, "", stem))
+        else:
+            continue
+        files = sets.setdefault(key, {})
+        if role not in files:
+            files[role] = path
+        elif without_gz(files[role]) != name:  # else it is the same, compressed
+            sets[key[0], name] = {role: path}
+    found = []
+    for (kind, name), files in sets.items():
+        found.append(ArrayFiles(kind[:3], name.strip("-_. "), folder, files))
+    return found
 
 
 # ---- Read them -----------------------------------------------------------------------------------
@@ -210,13 +262,13 @@ def list_arrays(source: ArrayFiles, data_dir: str, seed: int) -> ImageArrays:
         generator=generator,
         splits=splits,
         shape=shape,
-        white=find_white(splits[0]),
-        is_transposed=source.name.lower().startswith("emnist"),
+        white=find_white(splits),
+        is_transposed=source.is_transposed,
     )
-    known_labels = find_in_fashion_mnist(list(islice(images.read_stored(), 100)), data_dir)
-    if None not in known_labels:
+    known_labels = find_in_fashion_mnist(images, data_dir)
+    if known_labels:
         images = replace(images, is_fashion_mnist=True)
-    if known_labels == values[labels[:100]].tolist():
+    if known_labels == values[labels].tolist() and origin == LABELS:
         origin = "FashionMNIST's"
         images = replace(images, class_names=tuple(FashionMNIST.classes[value] for value in values))
     check_classes(images)
@@ -235,6 +287,7 @@ def check_classes(images: ImageArrays) -> None:
     """Raise UserError unless there are two classes, and images of each to train and to test on."""
     if len(images.class_names) < 2:
         raise program.UserError(f"{images.folder}: all images are of one class")
+    refuse_names(images.folder, images.class_names)
     for purpose, chosen in (("train", images.is_train), ("test", ~images.is_train)):
         present = set(images.labels[chosen].tolist())
         missing = [name for label, name in enumerate(images.class_names) if label not in present]
@@ -293,7 +346,8 @@ def read_csv_files(files: Mapping[str, Path], generator: torch.Generator) -> lis
     for value in np.unique(labels):
         rows = np.flatnonzero(labels == value)
         order = torch.randperm(len(rows), generator=generator).numpy()
-        is_test[rows[order[: max(1, round(len(rows) / 5))]]] = True
+        count = max(round(len(rows) / 5), min(1, len(rows) - 1))
+        is_test[rows[order[:count]]] = True
     return [Split(path, images[chosen], labels[chosen]) for chosen in (~is_test, is_test)]
 
 
@@ -305,107 +359,129 @@ def number_labels(splits: Sequence[Split]) -> tuple[np.ndarray, np.ndarray]:
     """
     columns = []
     for path, images, stored in splits:
-        labels = np.array(list(stored))
-        if labels.size != len(labels):
-            raise program.UserError(
-                f"{path}: its labels are {labels.shape}: one an image is needed"
-            )
-        if len(labels) != images.shape[0]:
-            raise program.UserError(
-                f"{path} has {images.shape[0]} images, but {len(labels)} labels"
-            )
-        if not len(labels):
-            raise program.UserError(f"{path} has no image")
-        columns.append(labels.flatten().astype(str))
+        with reading(path):
+            labels = np.array(list(stored))
+            if labels.size != len(labels):
+                raise ValueError(f"its labels are {labels.shape}: one an image is needed")
+            if len(labels) != images.shape[0]:
+                raise ValueError(f"it has {images.shape[0]} images, but {len(labels)} labels")
+            if not len(labels):
+                raise ValueError("it has too few images")
+            columns.append(np.char.strip(labels.flatten().astype(str)))
+            if not columns[-1].all():  # text is true unless it is empty
+                raise ValueError("a label is missing")
     values = np.concatenate(columns)
     numbers = parse_numbers(values)
     if numbers is not None:
-        fractions = values[numbers % 1 != 0]
-        if len(fractions):
-            raise program.UserError(
-                f"{splits[0].path}: a label is {fractions[0]}, which is no class"
-            )
+        is_class = np.isfinite(numbers) & (np.abs(numbers) < 1e9)
+        is_class[is_class] = numbers[is_class] % 1 == 0
+        if not is_class.all():
+            some = values[~is_class][0]
+            raise program.UserError(f"{splits[0].path}: a label is {some}, which is no class")
         values = numbers.astype(int)
     return np.unique(values, return_inverse=True)
 
 
 def parse_numbers(texts: np.ndarray) -> np.ndarray | None:
     """Return texts as float64, or None if one of them is no number."""
+    if any("_" in text for text in texts):  # which Python allows in numbers
+        return None
     with suppress(ValueError):
         return texts.astype(np.float64)
     return None
 
 
+LABELS = "their labels"
+
+
 def name_classes(source: ArrayFiles, values: np.ndarray) -> tuple[tuple[str, ...], str]:
     """Return the names of the classes, and where they are from. Raises UserError.
 
-    EMNIST's file maps each label to characters: in its second column, perhaps in its third.
+    Each line of a file beside the data is a name, or a label and its name; EMNIST's file has one or
+    two characters for each label, as their numbers.
     """
     folder = min(source.files.values()).parent
-    path = folder / f"{source.name}-mapping.txt"
-    if path.is_file():
-        names = {}
+    for name in (f"{source.name}-mapping.txt", "classes.txt", "labels.txt"):
+        path = folder / name
+        if not path.is_file():
+            continue
         with reading(path):
-            for line in path.read_text().splitlines():
-                label, *codes = line.split()
-                names[int(label)] = "".join(chr(int(code)) for code in codes)
-            return tuple(
-                names.get(value, str(value)) for value in values.tolist()
-            ), f"in {path.name}"
-    for path in (folder / "classes.txt", folder / "labels.txt"):
-        if path.is_file():
-            with reading(path):
-                lines = path.read_text(encoding="utf-8-sig").splitlines()
-            listed = [line.strip() for line in lines if line.strip()]
-            if len(listed) == len(values):
-                return tuple(listed), f"in {path.name}"
-            print(f"not used: {path} names {len(listed)} classes of {len(values)}")
-    return tuple(str(value) for value in values), "their labels"
+            text = path.read_text(encoding="utf-8-sig")
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            named = dict(line.split(maxsplit=1) for line in lines if len(line.split()) > 1)
+            if name.endswith("-mapping.txt"):
+                for label, codes in named.items():
+                    named[label] = "".join(chr(int(code)) for code in codes.split())
+        labels = [str(value) for value in values]
+        if set(labels) <= named.keys():
+            return tuple(printable(named[label]) for label in labels), f"in {name}"
+        are_names = len(set(lines)) == len(lines) and parse_numbers(np.array(lines)) is None
+        if len(lines) == len(values) and are_names and values.dtype.kind == "i":
+            return tuple(lines), f"in {name}"
+        print(f"not used: {path} does not name the {len(values)} classes")
+    return tuple(printable(str(value)) for value in values), LABELS
 
 
 def find_shape(splits: Sequence[Split]) -> tuple[int, ...]:
     """Return the shape of all images, (H, W) or (H, W, 3). Raises UserError."""
     path = splits[0].path
-    shape, test_shape = (split.images.shape[1:] for split in splits)
-    if shape != test_shape:
-        raise program.UserError(f"{path}: images to train on are {shape}, to test on {test_shape}")
+    shapes = {split.images.shape[1:] for split in splits}
+    if len(shapes) > 1:
+        raise program.UserError(f"{path}: images to train and to test on are of {shapes}")
+    shape = tuple(side for side in shapes.pop() if side != 1)  # one channel
     if len(shape) == 1:
-        if math.isqrt(shape[0]) ** 2 == shape[0]:
+        if math.isqrt(shape[0]) ** 2 == shape[0] > 0:
             return 2 * (math.isqrt(shape[0]),)
-        if 3 * math.isqrt(shape[0] // 3) ** 2 == shape[0]:
+        if 3 * math.isqrt(shape[0] // 3) ** 2 == shape[0] > 0:
             hint = "in what order its colours are is not known"
             raise program.UserError(f"{path}: {shape[0]} values are an image in colour; {hint}")
-    if len(shape) == 3 and shape[2] == 1:
-        return shape[:2]
-    if len(shape) == 2 or (len(shape) == 3 and shape[2] == 3):
-        return shape
-    needed = "(H, W), (H, W, 1), (H, W, 3), or a square number of pixels"
-    raise program.UserError(f"{path}: its images are {shape}, not {needed}")
+    is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+    if not is_image or 0 in shape:
+        needed = "(H, W), (H, W, 1), (H, W, 3), or a square number of pixels"
+        raise program.UserError(f"{path}: its images are {shape}, not {needed}")
+    return shape
 
 
-def find_white(split: Split) -> float:
-    """Return the value that stands for white: 1, 255, or the largest. Raises UserError."""
-    first = np.stack([*islice(split.images, 1000)])
-    if first.dtype.kind not in "buif":
-        raise program.UserError(f"{split.path}: its images are {first.dtype}, no numbers")
-    low, high = first.min(), first.max()
-    if not 0 <= low <= high <= 255:
-        values = f"values from {low} to {high}"
-        raise program.UserError(f"{split.path}: {values}; images have 0 to 255, or 0 to 1")
-    if high <= 1:
-        return 1.0
-    return float(high) if high < 128 else 255.0  # scikit-learn's digits have values up to 16
+def find_white(splits: Sequence[Split]) -> float:
+    """Return the value that stands for white: 255, 1 or, of few values, the largest.
+
+    Raises UserError.
+    """
+    whites = []
+    for split in splits:
+        low, high = np.inf, -np.inf
+        for image in islice(split.images, 1000):
+            if image.dtype.kind not in "buif":
+                raise program.UserError(f"{split.path}: its images are {image.dtype}, no numbers")
+            low = np.minimum(low, image.min())  # not a number, if one is none
+            high = np.maximum(high, image.max())
+        if not 0 <= low <= high <= 255:
+            values = f"values from {low:g} to {high:g}"
+            raise program.UserError(f"{split.path}: {values}; images have 0 to 255, or 0 to 1")
+        if high <= 1:
+            whites.append(1.0)
+        else:  # scikit-learn's digits have values up to 16
+            whites.append(float(high) if high <= 16 else 255.0)
+    if whites[0] != whites[1]:
+        white = f"{whites[0]:g} is white to train on, {whites[1]:g} to test on"
+        raise program.UserError(f"{splits[0].path}: {white}; they must be scaled alike")
+    return whites[0]
 
 
-def find_in_fashion_mnist(images: Sequence[np.ndarray], data_dir: str) -> list[int | None]:
-    """Return the label of each uint8 image (H, W) in FashionMNIST, or None if it is not in it."""
+def find_in_fashion_mnist(images: ImageArrays, data_dir: str) -> list[int]:
+    """Return the label of each image in FashionMNIST; none if they are not all in it."""
     known: dict[bytes, int] = {}
     with suppress(program.UserError):
-        if images[0].shape == (28, 28) and program.find_archives(Path(data_dir)):
+        if images.shape == (28, 28) and program.find_archives(Path(data_dir)):
             for image_set in program.load_fashion_mnist(data_dir):
                 for image, label in zip(image_set.images.numpy(), image_set.labels, strict=True):
                     known[image.tobytes()] = int(label)
-    return [known.get(image.tobytes()) for image in images]
+    labels = []
+    for image in images.read_stored():
+        if image.tobytes() not in known:
+            return []
+        labels.append(known[image.tobytes()])
+    return labels
 
 
 def recommend_recipe(shape: Sequence[int], batch_size: int | None) -> program.Recipe:
@@ -458,8 +534,10 @@ def read_member(path: Path, name: str) -> Member:
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Return the shape and the type of an array. Raises ValueError."""
-    np.lib.format.read_magic(file)
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    read = np.lib.format.read_array_header_2_0
+    if np.lib.format.read_magic(file) == (1, 0):
+        read = np.lib.format.read_array_header_1_0
+    shape, is_fortran, dtype = read(file)
     if not shape:
         raise ValueError("an array in it is a single number")
     if dtype.hasobject:
@@ -470,9 +548,9 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def has_pixels(path: Path) -> bool:
-    """Whether a CSV file has as many columns as there are in an image."""
+    """Whether a CSV file has as many columns as an image of 8 x 8, and a label."""
     with suppress(program.UserError):
-        return len(read_fields(path)) > 16
+        return len(read_fields(path)) > 64
     return True  # why it cannot be read is said later
 
 
@@ -489,47 +567,69 @@ def read_csv(path: Path) -> Split | None:
     Raises UserError.
     """
     fields = read_fields(path)
-    if math.isqrt(len(fields)) ** 2 == len(fields):
-        print(f"not used: {path} has no labels")
-        return None
-    columns = range(len(fields))
-    named = [column for column in columns if fields[column].lower() in ("label", "class")]
-    has_header = named or parse_numbers(np.array(fields[1:-1])) is None
     load = partial(
         np.loadtxt,
         path,
         delimiter=",",
         comments=None,
         quotechar='"',
-        skiprows=1 if has_header else 0,
         encoding="utf-8-sig",
     )
     with reading(path), warnings.catch_warnings(action="ignore"):  # of files without any line
-        if not named:
-            named = [
-                column
-                for column in (0, columns[-1])
-                if are_labels(load(dtype=str, usecols=column, ndmin=1))
-            ]
-        if len(named) != 1:
+        first = 1 if is_header(fields, load(dtype=str, usecols=(0, -1), ndmin=2)[1:]) else 0
+        load = partial(load, skiprows=first)
+        columns = list(range(len(fields)))
+        labels = []
+        if first:
+            names = [field.lower() for field in fields]
+            columns = [column for column in columns if names[column] not in LINE_NUMBERS]
+            labels = [column for column in columns if names[column] in ("label", "class")]
+        if math.isqrt(len(columns)) ** 2 == len(columns):
+            print(f"not used: {path} has no labels")
+            return None
+        if not labels:
+            ends = (columns[0], columns[-1])
+            labels = [end for end in ends if are_labels(load(dtype=str, usecols=end, ndmin=1))]
+        if len(labels) != 1:
             hint = "name one column label, in a first line of names"
             raise ValueError(f"which column has the labels is not known: {hint}")
-        pixels = [column for column in columns if column != named[0]]
+        columns.remove(labels[0])
         try:
-            images = load(dtype=np.uint8, usecols=pixels, ndmin=2)
+            images = load(dtype=np.uint8, usecols=columns, ndmin=2)
         except ValueError:  # of 0.5 and 255.0
-            images = load(dtype=np.float32, usecols=pixels, ndmin=2)
-        return Split(path, images, load(dtype=str, usecols=named[0], ndmin=1))
+            images = load(dtype=np.float32, usecols=columns, ndmin=2)
+        return Split(path, images, load(dtype=str, usecols=labels[0], ndmin=1))
+
+
+def is_header(fields: Sequence[str], ends: np.ndarray) -> bool:
+    """Whether the first line has names, not values; ends are the other lines' first and last field.
+
+    Names may be numbers, 0, 1, 2 and so on, as pandas names columns, or 0, 0.1, 0.2, where it has
+    taken a line of zeros for names.
+    """
+    if [field.rpartition(".")[2] for field in fields] == [str(k) for k in range(len(fields))]:
+        return True
+    is_name = [parse_numbers(np.array([field])) is None for field in fields]
+    if any(is_name[1:-1]) or {"label", "class"} & {field.lower() for field in fields}:
+        return True
+    below = [parse_numbers(texts) for texts in ends.T]
+    return any(
+        is_text and numbers is not None
+        for is_text, numbers in zip((is_name[0], is_name[-1]), below, strict=True)
+    )
 
 
 def are_labels(texts: np.ndarray) -> bool:
     """Whether a column looks like labels: text, or few whole numbers without many gaps.
 
-    A pixel in a corner has many values, or nearly always the same.
+    A pixel in a corner has many values, or nearly always the same. Raises ValueError if it numbers
+    the lines.
     """
     numbers = parse_numbers(texts)
     if numbers is None:
         return True
+    if len(numbers) > 2 and (np.diff(numbers) == 1).all():
+        raise ValueError("a column numbers its lines: leave it out, or name it id")
     values, counts = np.unique(numbers, return_counts=True)
-    is_few = 1 < len(values) <= 100 and np.ptp(values) < 2 * len(values)
+    is_few = 1 < len(values) <= min(100, len(texts) / 2) and np.ptp(values) < 2 * len(values)
     return is_few and not (values % 1).any() and counts.max() < 0.9 * len(texts)

@@ -231,7 +231,7 @@ def prepare_training(
     else:
         dataset = image_folders.read_dataset(source, args.image_size)
         recipe = choose_recipe(args, dataset, source.is_small_and_grey)
-    return name_dataset(args, dataset, subfolder, source.folder), recipe, seconds
+    return name_dataset(args, dataset, subfolder, source), recipe, seconds
 
 
 def choose_recipe(
@@ -256,17 +256,15 @@ def choose_recipe(
 
 
 def name_dataset(
-    args: argparse.Namespace, dataset: program.Dataset, subfolder: str, folder: Path
+    args: argparse.Namespace,
+    dataset: program.Dataset,
+    subfolder: str,
+    source: image_folders.Images,
 ) -> program.Dataset:
-    """Return your own images under their name, with fonts for the names of their classes.
-
-    FashionMNIST, in whatever format, keeps its own, by which --predict knows what to do.
-    """
-    identity = prediction.identify_folder(folder, args.models_dir)
+    """Return your own images under their name, with fonts for the names of their classes."""
+    identity = prediction.identify_folder(source.folder, args.models_dir)
     notes = {**dataset.notes, "folder": identity}
-    name = dataset.name
-    if name != "FashionMNIST":
-        name = image_folders.printable(subfolder)
+    name = source.choose_name(image_folders.printable(subfolder))
     settings = dict(dataset.figure_settings)
     if not args.no_plots:
         settings["font.family"] = image_folders.find_fonts([name, *dataset.test_set.class_names])

@@ -97,6 +97,7 @@ def build_page(
         "classes": test_set.class_names,
         "shape": shown.images.shape[1:],
         "page": dataset.notes.get("page"),  # under transparent images
+        "inkSize": dataset.notes.get("ink_size", 0),  # see prepare_ink
         "labels": shown.labels.tolist(),
         "images": encode(shown.images),
         "typical": len(typical),

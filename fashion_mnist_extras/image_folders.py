@@ -71,10 +71,6 @@ class Images:
     generator: torch.Generator  # of all that is chosen at random
 
     @property
-    def name(self) -> str:
-        return printable(name_subfolder(self.folder))
-
-    @property
     def default_size(self) -> int:
         """The side to which they are resized where nothing else is asked for."""
         return 28 if set(self.sizes) == {(28, 28)} else 64
@@ -90,6 +86,10 @@ class Images:
         C is 1 or 3. Raises UserError.
         """
         raise NotImplementedError
+
+    def choose_name(self, subfolder: str) -> str:
+        """Return what they are called in figures and in each network's JSON file."""
+        return subfolder
 
     def describe(self, train_images: Tensor) -> dict[str, object]:
         """Return what is added to each network's JSON file."""
@@ -240,11 +240,12 @@ def describe_dataset(
     """Return the sets as a dataset; print a line of what may be wrong with its images."""
     warn_of_copies(train_set.pictures, test_set.pictures)
     warn_of_plain_images(train_set.pictures, test_set.pictures)
+    name = name_subfolder(source.folder)
     return program.Dataset(
-        name=source.name,
+        name=printable(name),
         train_set=train_set,
         test_set=test_set,
-        subfolder=name_subfolder(source.folder),
+        subfolder=name,
         unreadable_files=len(source.labels) - len(train_set) - len(test_set),
         notes=source.describe(train_set.pictures),
         figure_settings={"text.parse_math": False},  # names are text, even with two dollar signs
@@ -418,7 +419,7 @@ def refuse_names(folder: Path, names: Iterable[str]) -> None:
     if len(lowered) < 2:
         hint = ""
         if any(folder.glob("*.csv")) or any(folder.parent.glob("*.csv")):
-            hint = "; no pixels are in the CSV file: move the images into a folder per class"
+            hint = "; of a CSV file only pixels are read: move the images into a folder per class"
         if any(folder.glob("*.zip")) or any(folder.parent.glob("*.zip")):
             hint = "; an archive is not read: unpack it first"
         raise program.UserError(

@@ -121,8 +121,9 @@ def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
     Raises UserError.
     """
     size = metadata.image_size
+    tones = metadata.tones
     if metadata.ink_size:
-        tones = replace(metadata.tones, page="best")
+        tones = replace(tones, page="best")
         image = cut_frame(read_image(path, "RGB", tones))
         if has_light_border(image):
             ink = prepare_ink(image, size, metadata.ink_size)
@@ -131,7 +132,7 @@ def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
             return ink, f"trimmed, turned light on dark, resized to {size} x {size}"
     if (metadata.dataset, metadata.channels, size) != ("FashionMNIST", 1, 28):
         mode = "L" if metadata.channels == 1 else "RGB"
-        return read_square(path, mode, size, metadata.tones), f"resized to {size} x {size}"
+        return read_square(path, mode, size, tones), f"resized to {size} x {size}"
     image = read_image(path, "RGB", Tones(page="best"))
     pixels = pil_to_tensor(image)
     is_grey = bool((pixels == pixels[:1]).all())
@@ -330,6 +331,8 @@ def parse_metadata(json_path: Path, path: Path, network: nn.Module) -> ModelMeta
         if not metadata.white_value > metadata.black_value:
             values = f"{metadata.white_value}, its black_value {metadata.black_value}"
             raise ValueError(f"its white_value is {values}")
+        if not 0 <= metadata.ink_size <= 1:
+            raise ValueError(f"its ink_size is {metadata.ink_size}")
         if metadata.page not in ("white", "black", None):
             raise ValueError(f"its page is {metadata.page!r}")
         # Shapes alone: nothing is computed.

@@ -646,6 +646,25 @@ def test_a_photograph_is_prepared_as_for_predict(explorer, tmp_path: Path, fashi
     assert torch.equal(prepare(explorer, (tmp_path / "own.png").read_bytes()), own.flatten().int())
 
 
+def test_ink_on_paper_is_prepared_as_for_predict(explorer, tmp_path: Path):
+    explorer.run("DATA.dataset = 'digits'; DATA.inkSize = 0.7")
+    metadata = ModelMetadata(list("01"), 28, 1, 10, "digits", ink_size=0.7)
+    paper = Image.new("L", (300, 400), 235)
+    ImageDraw.Draw(paper).line([(60, 100), (160, 100), (100, 250)], fill=20, width=16)
+    paper.save(tmp_path / "paper.png")
+    ImageOps.expand(paper, 3, 0).save(tmp_path / "framed.png")
+    ImageOps.invert(paper).save(tmp_path / "dark.png")
+    mask = ImageOps.invert(paper)
+    Image.merge("LA", (Image.new("L", paper.size), mask)).save(tmp_path / "transparent.png")
+    for path in tmp_path.glob("*.png"):
+        found = prepare(explorer, path.read_bytes())
+        expected, preparation = prepare_image(str(path), metadata)
+        assert ("turned" in preparation) == (path.stem != "dark"), path
+        difference = (found - expected.flatten()).abs().float()
+        assert difference.max() <= 8 and difference.mean() < 0.4, path  # of 255
+        assert expected.max() > 200 and expected[0, 0, 0] < 64
+
+
 def test_a_small_colour_image_is_prepared_and_not_taken_for_one_of_the_datasets(
     explorer, tmp_path: Path, fashion_mnist
 ):

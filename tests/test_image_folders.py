@@ -752,7 +752,11 @@ def test_images_without_a_suffix_are_read_if_they_are_images(folder: Path):
 
 @pytest.mark.parametrize(
     ("kind", "hint"),
-    [("zip", "unpack it first"), ("csv", "CSV file is not"), ("zips", "unpack it first")],
+    [
+        ("zip", "unpack it first"),
+        ("csv", "CSV file only pixels are read"),
+        ("zips", "unpack it first"),
+    ],
 )
 def test_what_is_no_folder_of_classes_is_told_what_to_do(folder: Path, tmp_path: Path, kind, hint):
     if kind == "zip":

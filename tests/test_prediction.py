@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageOps
 from torch import nn
 
 import fashion_mnist_cnn as program
 from conftest import MODEL, brightnesses, is_one_line, make_result, save_image
 from fashion_mnist_extras import set_aside
+from fashion_mnist_extras.image_files import measure_ink
 from fashion_mnist_extras.image_folders import load_image_folder
 from fashion_mnist_extras.prediction import (
     ModelMetadata,
@@ -114,6 +115,64 @@ def test_only_a_grey_image_is_taken_for_one_of_the_datasets(tmp_path: Path, fash
     assert prepared.max() > 200, "as light as the dataset's"
     Image.fromarray(image.numpy()).convert("RGB").save(tmp_path / "grey.png")
     assert prepare_image(str(tmp_path / "grey.png"), FASHION_MNIST)[1] == "as it is"
+
+
+INK = ModelMetadata(list("01"), 28, 1, 10, dataset="digits", ink_size=0.7)
+
+
+def draw_seven(ink: int, page: int, size: tuple[int, int] = (300, 400)) -> Image.Image:
+    """A seven that is 150 pixels high, off the middle."""
+    image = Image.new("L", size, page)
+    ImageDraw.Draw(image).line([(60, 100), (160, 100), (100, 250)], fill=ink, width=16)
+    return image
+
+
+@pytest.mark.parametrize("form", ["paper", "photograph", "framed", "transparent"])
+def test_ink_on_paper_is_turned_for_a_network_of_light_on_dark(tmp_path: Path, form: str):
+    image = draw_seven(20, 235)
+    if form == "photograph":  # in light that falls off to the right
+        shade = Image.linear_gradient("L").rotate(90).resize(image.size)
+        image = ImageChops.multiply(image, shade.point(lambda value: 255 - 0.3 * value))
+    elif form == "framed":
+        image = ImageOps.expand(image, 3, 0)
+    elif form == "transparent":
+        image = Image.merge("LA", (Image.new("L", image.size), draw_seven(255, 0)))
+    image.save(tmp_path / "seven.png")
+    prepared, preparation = prepare_image(str(tmp_path / "seven.png"), INK)
+    assert "turned light on dark" in preparation
+    assert prepared.shape == (1, 28, 28)
+    light = (prepared[0] >= 64).nonzero()
+    top, left = light.amin(dim=0).tolist()
+    bottom, right = light.amax(dim=0).tolist()
+    assert bottom - top + 1 == pytest.approx(0.7 * 28, abs=1)
+    assert top + bottom == pytest.approx(27, abs=2) and left + right == pytest.approx(27, abs=2)
+    bar, stem = prepared[0, top + 1], prepared[0, bottom - 3]
+    assert bar[left + 1 : right].float().mean() > 150 and (stem >= 128).sum() <= 4
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_only_paper_is_turned_and_only_if_the_training_images_were_dark(tmp_path: Path, turned):
+    path = tmp_path / "seven.png"
+    dark, light = draw_seven(235, 20), draw_seven(20, 235)
+    image, metadata = (dark, INK) if turned else (light, replace(INK, ink_size=0))
+    image.save(path)
+    prepared, preparation = prepare_image(str(path), metadata)
+    assert preparation == "resized to 28 x 28"
+    assert (prepared[0, 0, 0] < 64) == turned
+
+
+def test_a_blank_page_has_no_ink(tmp_path: Path):
+    path = save_image(tmp_path / "page.png", size=(300, 400), color=240)
+    with pytest.raises(program.UserError, match="nothing before its background"):
+        prepare_image(str(path), INK)
+
+
+@pytest.mark.parametrize(("dark", "expected"), [(1.0, 0.5), (0.96, 0.5), (0.9, 0.0)])
+def test_ink_is_measured_if_nearly_all_borders_are_dark(dark: float, expected: float):
+    images = torch.zeros(100, 20, 20, dtype=torch.uint8)
+    images[:, 4:14, 8:12] = 200  # ten of twenty pixels high
+    images[round(100 * dark) :] = 255 - images[round(100 * dark) :]
+    assert measure_ink(images) == pytest.approx(expected)
 
 
 # ---- Describe a saved network -------------------------------------------------------------------
