@@ -1,4 +1,4 @@
-"""Datasets as the field stores them, in IDX, NPZ and CSV files: what --images takes as well."""
+"""Datasets in IDX, NPZ and CSV files, which --images takes as well as folders of image files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from io import BufferedIOBase
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +26,6 @@ from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
 import fashion_mnist_cnn as program
-from fashion_mnist_extras import image_folders
 from fashion_mnist_extras.image_files import (
     Tones,
     explain,
@@ -60,15 +58,13 @@ EMNIST = re.compile("emnist-(balanced|byclass|bymerge|digits|letters|mnist)", re
 OTHER_FORMATS = (".npy", ".mat", ".h5", ".hdf5", ".parquet", ".tfrecord")
 # Columns that are neither a label nor a pixel, as pandas and Kaggle name them.
 LINE_NUMBERS = {"", "unnamed: 0", "id", "index", "imageid", "image_id"}
-MANY_IMAGES = 10_000  # with fewer, changing them at random helps; chosen on held-out images
+MANY_IMAGES = 10_000  # with fewer, augmentation helps; chosen on held-out images
 # What is raised for files that are damaged, or are not what their names say.
 UNREADABLE = (
     OSError,
     EOFError,
     ValueError,
-    TypeError,
     LookupError,
-    OverflowError,
     RuntimeError,
     zlib.error,
     lzma.LZMAError,
@@ -92,29 +88,30 @@ class ArrayFiles:
 
 
 @dataclass(frozen=True)
-class Member:
+class StoredArray:
     """An array in an NPZ file, whose rows are read one by one: it may be larger than memory."""
 
     path: Path
     name: str
     shape: tuple[int, ...]
+    row: np.dtype  # its type and shape
+    offset: int  # of the first row
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Raises UserError."""
         with reading(self.path), zipfile.ZipFile(self.path) as archive:
             file = archive.open(self.name)
-            (count, *sides), dtype = read_header(file)
-            for _ in range(count):
-                content = file.read(math.prod(sides) * dtype.itemsize)
-                yield np.frombuffer(content, dtype).reshape(sides)
+            file.read(self.offset)
+            for _ in range(self.shape[0]):
+                yield np.frombuffer(file.read(self.row.itemsize), self.row)[0]
 
 
 class Split(NamedTuple):
     """Images and their labels, as they are stored."""
 
     path: Path
-    images: np.ndarray | Member
-    labels: np.ndarray | Member
+    images: np.ndarray | StoredArray
+    labels: np.ndarray | StoredArray
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class ImageArrays(Images):
 
     splits: Sequence[Split]  # to train on, to test on
     shape: tuple[int, ...]  # of an image: (H, W) or, in colour, (H, W, 3)
-    white: float  # the largest value
+    white: float  # the value that stands for white
     is_transposed: bool
     is_fashion_mnist: bool = False
 
@@ -150,9 +147,9 @@ class ImageArrays(Images):
             if self.is_transposed:
                 image = image.T
             if not 0 <= image.min() <= image.max() <= self.white:
-                values = f"values from {image.min():g} to {image.max():g}"
-                expected = f"the first ones have 0 to {self.white:g}"
-                raise program.UserError(f"{self.folder}: an image has {values}; {expected}")
+                values = f"{image.min():g} to {image.max():g}"
+                expected = f"the first 1,000 have 0 to {self.white:g}, a later one {values}"
+                raise program.UserError(f"{self.splits[0].path}: {expected}: scale all alike")
             yield np.rint(image * np.float32(255 / self.white)).astype(np.uint8)
 
     def choose_name(self, subfolder: str) -> str:
@@ -170,21 +167,21 @@ class ImageArrays(Images):
 
 # ---- Find the files ------------------------------------------------------------------------------
 def find_arrays(path: Path) -> ArrayFiles | None:
-    """Return the files of the dataset in a folder, or of the one that path is a file of.
+    """Return the files of the dataset in a folder, or of the one to which a file belongs.
 
     None means that it is a folder of image files. Raises UserError if it has several datasets, or
     files of other formats alone.
     """
     if path.is_dir():
         folders = dict.fromkeys([path, path / "raw", path / "gzip", unwrap(path)])
-        found = list(chain(*map(find_sets, folders)))
+        found = list(chain(*map(find_datasets, folders)))
         names = sorted(file.name for file in path.iterdir())
         others = [name for name in names if Path(name).suffix.lower().startswith(OTHER_FORMATS)]
         if not (found or others) or has_classes(path):
             return None
     elif path.is_file():
         found = []
-        for each in find_sets(path.parent):
+        for each in find_datasets(path.parent):
             if without_gz(path) in [without_gz(file) for file in each.files.values()]:
                 found.append(each)
         others = [path.name]
@@ -206,9 +203,9 @@ def without_gz(path: Path) -> str:
     return path.name.removesuffix(".gz")
 
 
-def find_sets(folder: Path) -> list[ArrayFiles]:
+def find_datasets(folder: Path) -> list[ArrayFiles]:
     """Return the datasets whose files are in a folder."""
-    sets: dict[tuple[str, str], dict[str, Path]] = {}
+    sets: dict[tuple[str, str, bool], dict[str, Path]] = {}
     for path in sorted(folder.glob("*")):
         if is_hidden(path.name) or not path.is_file():
             continue
@@ -218,26 +215,26 @@ def find_sets(folder: Path) -> list[ArrayFiles]:
         if match := FOUR_FILES.fullmatch(name):
             split = match[2].lower().replace("t10k", "test")
             role = f"{split} {match[3].lower().replace('imgs', 'images')}"
-            key = ("NPZ" if suffix.lower() == ".npz" else "IDX", match[1])
+            key = ("NPZ" if suffix.lower() == ".npz" else "IDX", match[1], True)
         elif suffix.lower() == ".npz":
-            key = ("NPZ", stem)
+            key = ("NPZ", stem, False)
         elif suffix.lower() == ".csv" and has_pixels(path):
-            key = ("CSV", stem)
+            key = ("CSV", stem, False)
             split = name_split(Path(stem))
             if split in ("train", "test"):
                 role = split
                 word = rf"(?<![a-z])(?i:{split}(ing|set|data)?)(?![a-z])"
-                key = ("CSV of two", re.sub(word, "", stem))
+                key = ("CSV", re.sub(word, "", stem), True)
         else:
             continue
         files = sets.setdefault(key, {})
         if role not in files:
             files[role] = path
-        elif without_gz(files[role]) != name:  # else it is the same, compressed
-            sets[key[0], name] = {role: path}
+        elif without_gz(files[role]) != name:  # not the same one, compressed
+            sets[key[0], name, False] = {role: path}
     found = []
-    for (kind, name), files in sets.items():
-        found.append(ArrayFiles(kind[:3], name.strip("-_. "), folder, files))
+    for (kind, name, _), files in sets.items():
+        found.append(ArrayFiles(kind, name.strip("-_. "), folder, files))
     return found
 
 
@@ -269,9 +266,11 @@ def list_arrays(source: ArrayFiles, data_dir: str, seed: int) -> ImageArrays:
     if known_labels:
         images = replace(images, is_fashion_mnist=True)
     if known_labels == values[labels].tolist() and origin == LABELS:
-        origin = "FashionMNIST's"
+        origin = "as in FashionMNIST"
         images = replace(images, class_names=tuple(FashionMNIST.classes[value] for value in values))
-    check_classes(images)
+    if len(values) < 2:
+        raise program.UserError(f"{splits[0].path}: all images are of one class")
+    refuse_names(splits[0].path, images.class_names)
     warn_of_long_images(images.sizes)
     details = " x ".join(str(side) for side in shape)
     if images.is_transposed:
@@ -279,21 +278,8 @@ def list_arrays(source: ArrayFiles, data_dir: str, seed: int) -> ImageArrays:
     if images.white != 255:
         details += f", {images.white:g} is white"
     count = f"{len(labels):,} images of {details}"
-    print(f"{source.kind}: {count}; {len(values)} classes, their names are {origin}")
+    print(f"{source.kind}: {count}; {len(values)} classes, named {origin}")
     return images
-
-
-def check_classes(images: ImageArrays) -> None:
-    """Raise UserError unless there are two classes, and images of each to train and to test on."""
-    if len(images.class_names) < 2:
-        raise program.UserError(f"{images.folder}: all images are of one class")
-    refuse_names(images.folder, images.class_names)
-    for purpose, chosen in (("train", images.is_train), ("test", ~images.is_train)):
-        present = set(images.labels[chosen].tolist())
-        missing = [name for label, name in enumerate(images.class_names) if label not in present]
-        if missing:
-            names = list_some(missing)
-            raise program.UserError(f"{images.folder} has no image of {names} to {purpose} on")
 
 
 def read_splits(source: ArrayFiles, generator: torch.Generator) -> list[Split]:
@@ -304,17 +290,18 @@ def read_splits(source: ArrayFiles, generator: torch.Generator) -> list[Split]:
         return read_npz(source.files[""])
     missing = [role for role in ROLES if role not in source.files]
     if missing:
+        folder = min(source.files.values()).parent
         names = list_some([path.name for path in source.files.values()])
-        raise program.UserError(f"{source.place} has {names}, but no {' and no '.join(missing)}")
+        raise program.UserError(f"{folder} has {names}, but no {' and no '.join(missing)}")
     paths = [source.files[role] for role in ROLES]
-    arrays: list[np.ndarray | Member] = []
+    arrays: list[np.ndarray | StoredArray] = []
     for path in paths:
         arrays.append(read_idx(path) if source.kind == "IDX" else read_member(path, "arr_0"))
     return [Split(paths[0], *arrays[:2]), Split(paths[2], *arrays[2:])]
 
 
 def read_npz(path: Path) -> list[Split]:
-    """Return what the arrays of Keras or of MedMNIST hold. Raises UserError."""
+    """Read an NPZ file whose arrays are named as by Keras or MedMNIST. Raises UserError."""
     with reading(path), zipfile.ZipFile(path) as archive:
         found = [name.removesuffix(".npy") for name in archive.namelist()]
     for names in ARRAY_NAMES:
@@ -329,14 +316,14 @@ def read_npz(path: Path) -> list[Split]:
 
 
 def read_csv_files(files: Mapping[str, Path], generator: torch.Generator) -> list[Split]:
-    """Return what CSV files hold, of a single one an image in five of each class as the test set.
+    """Read CSV files; of a single one, hold out one image in five of each class.
 
     Raises UserError.
     """
     paths = [files[role] for role in sorted(files, reverse=True)]  # train before test
     splits = [split for split in map(read_csv, paths) if split]
     if not splits:
-        raise program.UserError(f"{paths[0]} has pixels alone: it needs a column of labels")
+        raise program.UserError(f"{paths[0]} has only pixels; a column of labels is needed")
     if len(splits) == 2:
         return splits
     path = splits[0].path
@@ -353,31 +340,29 @@ def read_csv_files(files: Mapping[str, Path], generator: torch.Generator) -> lis
 
 # ---- What the values mean ------------------------------------------------------------------------
 def number_labels(splits: Sequence[Split]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the different labels in order, and the index of each image's: int64 (N,).
+    """Return the distinct labels in order, and the index of each image's: int64 (N,).
 
     Labels are text, if one of them is no number. Raises UserError.
     """
     columns = []
     for path, images, stored in splits:
-        with reading(path):
-            labels = np.array(list(stored))
-            if labels.size != len(labels):
-                raise ValueError(f"its labels are {labels.shape}: one an image is needed")
-            if len(labels) != images.shape[0]:
-                raise ValueError(f"it has {images.shape[0]} images, but {len(labels)} labels")
-            if not len(labels):
-                raise ValueError("it has too few images")
+        labels = np.array(list(stored))
+        if labels.size != len(labels):
+            shape = labels.shape
+            raise program.UserError(f"{path}: labels have shape {shape}; one per image is needed")
+        if len(labels) != images.shape[0]:
+            raise program.UserError(f"{path}: {images.shape[0]} images, but {len(labels)} labels")
+        with reading(path):  # bytes may be no text
             columns.append(np.char.strip(labels.flatten().astype(str)))
-            if not columns[-1].all():  # text is true unless it is empty
-                raise ValueError("a label is missing")
     values = np.concatenate(columns)
+    if min(map(len, columns)) == 0 or (values == "").any():
+        raise program.UserError(f"{splits[0].path}: too few images, or a label is missing")
     numbers = parse_numbers(values)
     if numbers is not None:
-        is_class = np.isfinite(numbers) & (np.abs(numbers) < 1e9)
-        is_class[is_class] = numbers[is_class] % 1 == 0
+        is_class = numbers.clip(-1e9, 1e9).round() == numbers
         if not is_class.all():
             some = values[~is_class][0]
-            raise program.UserError(f"{splits[0].path}: a label is {some}, which is no class")
+            raise program.UserError(f"{splits[0].path}: label {some} is not an integer")
         values = numbers.astype(int)
     return np.unique(values, return_inverse=True)
 
@@ -391,7 +376,7 @@ def parse_numbers(texts: np.ndarray) -> np.ndarray | None:
     return None
 
 
-LABELS = "their labels"
+LABELS = "by their labels"
 
 
 def name_classes(source: ArrayFiles, values: np.ndarray) -> tuple[tuple[str, ...], str]:
@@ -408,7 +393,8 @@ def name_classes(source: ArrayFiles, values: np.ndarray) -> tuple[tuple[str, ...
         with reading(path):
             text = path.read_text(encoding="utf-8-sig")
             lines = [line.strip() for line in text.splitlines() if line.strip()]
-            named = dict(line.split(maxsplit=1) for line in lines if len(line.split()) > 1)
+            parts = [re.split(r"[\s,:]+", line, maxsplit=1) for line in lines]
+            named = {first: rest[0] for first, *rest in parts if rest}
             if name.endswith("-mapping.txt"):
                 for label, codes in named.items():
                     named[label] = "".join(chr(int(code)) for code in codes.split())
@@ -425,25 +411,22 @@ def name_classes(source: ArrayFiles, values: np.ndarray) -> tuple[tuple[str, ...
 def find_shape(splits: Sequence[Split]) -> tuple[int, ...]:
     """Return the shape of all images, (H, W) or (H, W, 3). Raises UserError."""
     path = splits[0].path
-    shapes = {split.images.shape[1:] for split in splits}
-    if len(shapes) > 1:
-        raise program.UserError(f"{path}: images to train and to test on are of {shapes}")
-    shape = tuple(side for side in shapes.pop() if side != 1)  # one channel
-    if len(shape) == 1:
-        if math.isqrt(shape[0]) ** 2 == shape[0] > 0:
-            return 2 * (math.isqrt(shape[0]),)
-        if 3 * math.isqrt(shape[0] // 3) ** 2 == shape[0] > 0:
-            hint = "in what order its colours are is not known"
-            raise program.UserError(f"{path}: {shape[0]} values are an image in colour; {hint}")
-    is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
-    if not is_image or 0 in shape:
-        needed = "(H, W), (H, W, 1), (H, W, 3), or a square number of pixels"
-        raise program.UserError(f"{path}: its images are {shape}, not {needed}")
-    return shape
+    shape, test_shape = (split.images.shape[1:] for split in splits)
+    if shape != test_shape:
+        images = f"training images are {shape}, test images {test_shape}"
+        raise program.UserError(f"{path}: {images}")
+    sides = tuple(side for side in shape if side != 1)  # one channel
+    if len(sides) == 1 and math.isqrt(sides[0]) ** 2 == sides[0]:  # pixels in a row
+        sides = 2 * (math.isqrt(sides[0]),)
+    if len(sides) < 2 or sides[2:] not in ((), (3,)) or 0 in sides:
+        needed = "(H, W), (H, W, 1), (H, W, 3), or the pixels of a grey square in a row"
+        colour = "; the order of colours in a row is unknown" if shape and shape[0] % 3 == 0 else ""
+        raise program.UserError(f"{path}: images are {shape}, not {needed}{colour}")
+    return sides
 
 
 def find_white(splits: Sequence[Split]) -> float:
-    """Return the value that stands for white: 255, 1 or, of few values, the largest.
+    """Return the value that stands for white: 1, 16 or 255.
 
     Raises UserError.
     """
@@ -452,16 +435,14 @@ def find_white(splits: Sequence[Split]) -> float:
         low, high = np.inf, -np.inf
         for image in islice(split.images, 1000):
             if image.dtype.kind not in "buif":
-                raise program.UserError(f"{split.path}: its images are {image.dtype}, no numbers")
+                raise program.UserError(f"{split.path}: images are {image.dtype}, not numbers")
             low = np.minimum(low, image.min())  # not a number, if one is none
             high = np.maximum(high, image.max())
         if not 0 <= low <= high <= 255:
             values = f"values from {low:g} to {high:g}"
             raise program.UserError(f"{split.path}: {values}; images have 0 to 255, or 0 to 1")
-        if high <= 1:
-            whites.append(1.0)
-        else:  # scikit-learn's digits have values up to 16
-            whites.append(float(high) if high <= 16 else 255.0)
+        # scikit-learn's digits have values up to 16.
+        whites.append(next(white for white in (1, 16, 255) if high <= white))
     if whites[0] != whites[1]:
         white = f"{whites[0]:g} is white to train on, {whites[1]:g} to test on"
         raise program.UserError(f"{splits[0].path}: {white}; they must be scaled alike")
@@ -478,22 +459,21 @@ def find_in_fashion_mnist(images: ImageArrays, data_dir: str) -> list[int]:
                     known[image.tobytes()] = int(label)
     labels = []
     for image in images.read_stored():
-        if image.tobytes() not in known:
+        label = known.get(image.tobytes())
+        if label is None:
             return []
-        labels.append(known[image.tobytes()])
+        labels.append(label)
     return labels
 
 
-def recommend_recipe(shape: Sequence[int], batch_size: int | None) -> program.Recipe:
-    """Return how the script's networks are best trained on small grey images (N, C, H, W).
+def adapt_recipe(recipe: program.Recipe, count: int, is_changed: bool) -> program.Recipe:
+    """Return how the script's networks are best trained on count small grey images.
 
-    Chosen on images held out of MNIST, FashionMNIST and others: with fewer than MANY_IMAGES it is
-    better to change them at random, as one's own.
+    recipe is for one's own images. From MANY_IMAGES on it is better to train as on FashionMNIST,
+    for as many steps, unless it is asked for that images are changed.
     """
-    recipe = image_folders.recommend_recipe(shape, batch_size, mirror=None)
-    if shape[0] >= MANY_IMAGES:
-        # As many steps as FashionMNIST's, whose defaults these are.
-        recipe = program.Recipe(epochs=max(1, round(180_000 / shape[0])))
+    if count >= MANY_IMAGES and not is_changed:
+        recipe = program.Recipe(epochs=max(1, round(180_000 / count)))
     return replace(recipe, networks=("mlp", "tinyvgg", "resnet"))
 
 
@@ -519,46 +499,40 @@ def read_idx(path: Path) -> np.ndarray:
         with open_file(path) as file:
             content = file.read()
         if content[:3] != b"\0\0\x08" or not content[3]:  # zeros, the code of bytes, sides
-            raise ValueError("it does not begin as bytes in IDX do")
+            raise ValueError("it is not an IDX file of unsigned bytes")
         sides = content[3]
         shape = np.frombuffer(content, ">u4", count=sides, offset=4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * sides).reshape(shape)
 
 
-def read_member(path: Path, name: str) -> Member:
+def read_member(path: Path, name: str) -> StoredArray:
     """Return an array of an NPZ file. Raises UserError."""
     with reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        shape, _ = read_header(file)
-        return Member(path, f"{name}.npy", shape)
-
-
-def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Return the shape and the type of an array. Raises ValueError."""
-    read = np.lib.format.read_array_header_2_0
-    if np.lib.format.read_magic(file) == (1, 0):
-        read = np.lib.format.read_array_header_1_0
-    shape, is_fortran, dtype = read(file)
-    if not shape:
-        raise ValueError("an array in it is a single number")
-    if dtype.hasobject:
-        raise ValueError("an array in it is a pickle, which may execute anything")
-    if is_fortran:
-        raise ValueError("an array in it is stored by columns: save numpy.ascontiguousarray of it")
-    return shape, dtype
+        read_header = np.lib.format.read_array_header_2_0
+        if np.lib.format.read_magic(file) == (1, 0):
+            read_header = np.lib.format.read_array_header_1_0
+        shape, is_fortran, dtype = read_header(file)
+        if dtype.kind not in "buifSU":  # above all objects: unpickling could run any code
+            raise ValueError(f"{name} is pickled, or neither numbers nor text")
+        if not shape:
+            raise ValueError(f"{name} is a single number")
+        if is_fortran:
+            raise ValueError(f"{name} is in Fortran order: save numpy.ascontiguousarray of it")
+        return StoredArray(path, f"{name}.npy", shape, np.dtype((dtype, shape[1:])), file.tell())
 
 
 def has_pixels(path: Path) -> bool:
     """Whether a CSV file has as many columns as an image of 8 x 8, and a label."""
     with suppress(program.UserError):
-        return len(read_fields(path)) > 64
-    return True  # why it cannot be read is said later
+        return len(read_two_lines(path)[0]) > 64
+    return True  # why it cannot be read is reported when it is read
 
 
-def read_fields(path: Path) -> list[str]:
-    """Return what is in the first line of a CSV file. Raises UserError."""
+def read_two_lines(path: Path) -> list[list[str]]:
+    """Return the fields of the first two lines of a CSV file. Raises UserError."""
     with reading(path), open_file(path) as file:
-        line = file.readline().decode("utf-8-sig")
-        return [field.strip(' "') for field in line.rstrip().split(",")]
+        lines = [file.readline().decode("utf-8-sig") for _ in range(2)]
+    return [[field.strip(' "') for field in line.rstrip().split(",")] for line in lines]
 
 
 def read_csv(path: Path) -> Split | None:
@@ -566,70 +540,79 @@ def read_csv(path: Path) -> Split | None:
 
     Raises UserError.
     """
-    fields = read_fields(path)
-    load = partial(
-        np.loadtxt,
-        path,
-        delimiter=",",
-        comments=None,
-        quotechar='"',
-        encoding="utf-8-sig",
-    )
-    with reading(path), warnings.catch_warnings(action="ignore"):  # of files without any line
-        first = 1 if is_header(fields, load(dtype=str, usecols=(0, -1), ndmin=2)[1:]) else 0
-        load = partial(load, skiprows=first)
-        columns = list(range(len(fields)))
-        labels = []
-        if first:
-            names = [field.lower() for field in fields]
-            columns = [column for column in columns if names[column] not in LINE_NUMBERS]
-            labels = [column for column in columns if names[column] in ("label", "class")]
-        if math.isqrt(len(columns)) ** 2 == len(columns):
-            print(f"not used: {path} has no labels")
-            return None
-        if not labels:
-            ends = (columns[0], columns[-1])
-            labels = [end for end in ends if are_labels(load(dtype=str, usecols=end, ndmin=1))]
-        if len(labels) != 1:
-            hint = "name one column label, in a first line of names"
-            raise ValueError(f"which column has the labels is not known: {hint}")
-        columns.remove(labels[0])
-        try:
-            images = load(dtype=np.uint8, usecols=columns, ndmin=2)
-        except ValueError:  # of 0.5 and 255.0
-            images = load(dtype=np.float32, usecols=columns, ndmin=2)
-        return Split(path, images, load(dtype=str, usecols=labels[0], ndmin=1))
+    fields, below = read_two_lines(path)
+    columns = list(range(len(fields)))
+    labels = []
+    skipped = 0
+    if is_header(fields, below):
+        skipped = 1
+        names = [field.lower() for field in fields]
+        columns = [column for column in columns if names[column] not in LINE_NUMBERS]
+        labels = [column for column in columns if names[column] in ("label", "class")]
+    if math.isqrt(len(columns)) ** 2 == len(columns):
+        print(f"not used: {path} has no labels")
+        return None
+    if not labels:
+        for end in (columns[0], columns[-1]):
+            if are_labels(load_columns(path, skipped, [end], np.str_)[:, 0], path):
+                labels.append(end)
+    if len(labels) != 1:
+        hint = "name one column label, in a header line"
+        raise program.UserError(f"{path}: which column has the labels is not known: {hint}")
+    columns.remove(labels[0])
+    try:
+        images = load_columns(path, skipped, columns, np.uint8)
+    except program.UserError:  # of 0.5 and 255.0
+        images = load_columns(path, skipped, columns, np.float32)
+    return Split(path, images, load_columns(path, skipped, labels, np.str_))
 
 
-def is_header(fields: Sequence[str], ends: np.ndarray) -> bool:
-    """Whether the first line has names, not values; ends are the other lines' first and last field.
+def load_columns(
+    path: Path, skipped: int, columns: Sequence[int], dtype: type[np.generic]
+) -> np.ndarray:
+    """Return columns of a CSV file, (N, columns), without its first lines. Raises UserError."""
+    with reading(path), warnings.catch_warnings(action="ignore"):  # of a file without lines
+        return np.loadtxt(
+            path,
+            dtype,
+            delimiter=",",
+            comments=None,
+            quotechar='"',
+            skiprows=skipped,
+            usecols=columns,
+            encoding="utf-8-sig",
+            ndmin=2,
+        )
 
-    Names may be numbers, 0, 1, 2 and so on, as pandas names columns, or 0, 0.1, 0.2, where it has
-    taken a line of zeros for names.
+
+def is_header(fields: Sequence[str], below: Sequence[str]) -> bool:
+    """Whether the first line has names: label, class, or text above a number in the second line.
+
+    Names may be numbers: 0, 1, 2, as pandas names columns, or 0, 0.1, 0.2, where it has taken a
+    line of zeros for names.
     """
     if [field.rpartition(".")[2] for field in fields] == [str(k) for k in range(len(fields))]:
         return True
-    is_name = [parse_numbers(np.array([field])) is None for field in fields]
-    if any(is_name[1:-1]) or {"label", "class"} & {field.lower() for field in fields}:
+    if {"label", "class"} & {field.lower() for field in fields}:
         return True
-    below = [parse_numbers(texts) for texts in ends.T]
-    return any(
-        is_text and numbers is not None
-        for is_text, numbers in zip((is_name[0], is_name[-1]), below, strict=True)
-    )
+    for field, under in zip(fields, below, strict=False):
+        is_text = parse_numbers(np.array([field])) is None
+        if is_text and parse_numbers(np.array([under])) is not None:
+            return True
+    return False
 
 
-def are_labels(texts: np.ndarray) -> bool:
+def are_labels(texts: np.ndarray, path: Path) -> bool:
     """Whether a column looks like labels: text, or few whole numbers without many gaps.
 
-    A pixel in a corner has many values, or nearly always the same. Raises ValueError if it numbers
-    the lines.
+    A pixel in a corner has many values, or nearly always the same. Raises UserError if the column
+    numbers the lines.
     """
     numbers = parse_numbers(texts)
     if numbers is None:
         return True
     if len(numbers) > 2 and (np.diff(numbers) == 1).all():
-        raise ValueError("a column numbers its lines: leave it out, or name it id")
+        raise program.UserError(f"{path}: a column numbers its lines: leave it out, or name it id")
     values, counts = np.unique(numbers, return_counts=True)
-    is_few = 1 < len(values) <= min(100, len(texts) / 2) and np.ptp(values) < 2 * len(values)
+    is_few = len(values) <= 100 and np.ptp(values) < 2 * len(values) < 2 * len(texts)
     return is_few and not (values % 1).any() and counts.max() < 0.9 * len(texts)

@@ -46,7 +46,8 @@ def extend(parser: program.ArgumentParser) -> None:
         "--image-size",
         type=side,
         metavar="N",
-        help="side of --images in pixels (default: 28 if all have 28, else 64; efficientnet: 224)",
+        help="side of --images in pixels (default: 28 if all have 28, else 64; of arrays up to 64, "
+        "as they are; efficientnet: 224)",
     )
     add(
         "--augment",
@@ -243,10 +244,8 @@ def choose_recipe(
         shape = dataset.train_set.images.shape
         recipe = image_folders.recommend_recipe(shape, args.batch_size, args.mirror)
         if is_small_and_grey:
-            plain = array_files.recommend_recipe(shape, args.batch_size)
-            recipe = replace(recipe, networks=plain.networks)
-            if not (args.augment or args.mirror):
-                recipe = plain
+            is_changed = bool(args.augment or args.mirror)
+            recipe = array_files.adapt_recipe(recipe, shape[0], is_changed)
         if args.augment is False:
             recipe = replace(recipe, augment=None, is_mirrored=False)
     elif args.augment:

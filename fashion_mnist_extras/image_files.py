@@ -351,15 +351,22 @@ def has_light_border(image: Image.Image) -> bool:
 def prepare_ink(photograph: Image.Image, image_size: int, ink_size: float) -> Tensor:
     """Return ink on paper light on dark, in the middle: uint8 (1, image_size, image_size).
 
-    ink_size is the share of the side that it takes up.
+    ink_size is the share of the side that it takes up. All is black if there is no ink, or what
+    there is has a border of its own all around: it is a picture on the page, or a frame.
     """
     page = Image.new("L", (image_size, image_size))
     ink = isolate(photograph)
-    if ink:
+    if ink and not is_panel(ink):
         resized = resize_longer_side(ink, round(ink_size * image_size))
         left, top = (image_size - resized.width) // 2, (image_size - resized.height) // 2
         page.paste(resized, (left, top))
     return pil_to_tensor(page)
+
+
+def is_panel(shown: Image.Image) -> bool:
+    """Whether what stands on a page, light on black, is seen all along its edges, and no line."""
+    seen = (ring_of(pil_to_tensor(shown), 0) >= 64).float().mean().item()
+    return seen > 0.95 and min(shown.size) > 0.6 * max(shown.size)
 
 
 def isolate(photograph: Image.Image) -> Image.Image | None:

@@ -199,14 +199,14 @@ def read_dataset(source: Images, image_size: int | None) -> program.Dataset:
     """
     image_size = image_size or source.default_size
     count = len(source.labels)
-    pixels = torch.zeros(count, 3, image_size, image_size, dtype=torch.uint8)
+    pixels = torch.zeros(count, 1, image_size, image_size, dtype=torch.uint8)
     is_readable = torch.zeros(count, dtype=torch.bool)
     for row, image in enumerate(source.read(image_size)):
         if image is not None:
-            pixels[row] = image
+            if len(pixels[row]) == 1 and not (image == image[:1]).all():  # the first in colour
+                pixels = pixels.repeat(1, 3, 1, 1)
+            pixels[row] = image[: len(pixels[row])]
             is_readable[row] = True
-    if (pixels == pixels[:, :1]).all():  # grey
-        pixels = pixels[:, :1]
     train_rows, test_rows = divide_rows(source, is_readable)
     train_set = program.ImageSet(pixels[train_rows], source.labels[train_rows], source.class_names)
     test_set = program.ImageSet(pixels[test_rows], source.labels[test_rows], source.class_names)
@@ -220,13 +220,16 @@ def divide_rows(source: Images, is_readable: Tensor) -> tuple[Tensor, Tensor]:
     """
     train_rows = (is_readable & source.is_train).nonzero().flatten()
     test_rows = (is_readable & ~source.is_train).nonzero().flatten()
-    for rows in (train_rows, test_rows):
+    for purpose, rows in (("train", train_rows), ("test", test_rows)):
         counts = source.labels[rows].bincount(minlength=len(source.class_names)).tolist()
         missing = [
             name for name, count in zip(source.class_names, counts, strict=True) if not count
         ]
         if missing:
-            raise program.UserError(f"{source.folder}: no file of {list_some(missing)} can be read")
+            names = list_some(missing)
+            raise program.UserError(
+                f"{source.folder}: no image of {names} to {purpose} on can be read"
+            )
     # Shuffled, since the first ones serve as a sample.
     return train_rows, test_rows[torch.randperm(len(test_rows), generator=source.generator)]
 
@@ -438,7 +441,7 @@ def refuse_names(folder: Path, names: Iterable[str]) -> None:
         if same in seen:
             both = f"{seen[same]!r} and {name!r}"
             raise program.UserError(
-                f"{folder}: {both} are one name but for case or spaces; use one folder"
+                f"{folder}: {both} are one name but for case or spaces; use one of them"
             )
         seen[same] = name
 

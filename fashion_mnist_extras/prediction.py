@@ -128,7 +128,8 @@ def prepare_image(path: str, metadata: ModelMetadata) -> tuple[Tensor, str]:
         if has_light_border(image):
             ink = prepare_ink(image, size, metadata.ink_size)
             if not ink.any():
-                raise program.UserError(f"{path} shows nothing before its background")
+                hint = "if it is framed, crop it"
+                raise program.UserError(f"{path} shows no ink on a light page; {hint}")
             return ink, f"trimmed, turned light on dark, resized to {size} x {size}"
     if (metadata.dataset, metadata.channels, size) != ("FashionMNIST", 1, 28):
         mode = "L" if metadata.channels == 1 else "RGB"

@@ -542,7 +542,7 @@ def test_a_run_compares_the_networks_and_predict_turns_ink(tmp_path: Path, monke
     Path("classes.txt").write_text("flat\nupright\n")
     assert program.main(["--images", "bars.npz", "--epochs", "4"]) == 0
     told = capsys.readouterr().out
-    assert "NPZ: 120 images of 28 x 28; 2 classes, their names are in classes.txt" in told
+    assert "NPZ: 120 images of 28 x 28; 2 classes, named in classes.txt" in told
     assert "mlp and tinyvgg and resnet" in told
     report = json.loads(Path("assets/bars/results.json").read_text())
     assert [model["name"] for model in report["models"]] == ["MLP", "TinyVGG", "ResNet"]
@@ -693,9 +693,9 @@ UNREADABLE = {
         "reshape array of size 1",
     ),
     "header alone": (four(train_images_idx3=b"\0\0\x08\3\0"), "buffer"),
-    "empty": (four(t10k_labels_idx1=b""), "does not begin"),
-    "other numbers": (four(train_images_idx3=b"\0\0\x0d\3" + bytes(99)), "does not begin"),
-    "a web page": (four(train_images_idx3=b"<html>403</html>"), "does not begin"),
+    "empty": (four(t10k_labels_idx1=b""), "not an IDX file"),
+    "other numbers": (four(train_images_idx3=b"\0\0\x0d\3" + bytes(99)), "not an IDX file"),
+    "a web page": (four(train_images_idx3=b"<html>403</html>"), "not an IDX file"),
     "counts": (four(train_labels_idx1=numpy.zeros(7, "uint8")), "300 images, but 7 labels"),
     "no test image": (
         four(t10k_labels_idx1=numpy.arange(100, dtype="uint8") % 9),
@@ -728,13 +728,16 @@ UNREADABLE = {
     "by columns": (npz(x_train=numpy.zeros((28, 28, 300)).T), "ascontiguousarray"),
     "one number": (npz(y_train=numpy.array(3)), "single number"),
     "a missing label": (npz(y_train=numpy.array(["", *299 * ["a"]])), "a label is missing"),
-    "huge labels": (npz(y_train=numpy.full(300, 1e30)), "1e+30, which is no class"),
+    "huge labels": (npz(y_train=numpy.full(300, 1e30)), "label 1e+30 is not an integer"),
     "one name twice": (npz(y_train=numpy.array(150 * ["Cat", "cat"])), "one name but for case"),
     "bytes that are no text": (npz(y_train=numpy.array(300 * [b"\xe9"])), "cannot be read"),
     "no pixels": (npz(x_train=numpy.zeros((300, 0)), x_test=numpy.zeros((100, 0))), "(0,)"),
-    "fractions": (npz(y_train=numpy.full(300, 0.37)), "0.37, which is no class"),
+    "fractions": (npz(y_train=numpy.full(300, 0.37)), "label 0.37 is not an integer"),
     "one class": (npz(y_train=numpy.zeros(300), y_test=numpy.zeros(100)), "of one class"),
-    "nothing": (npz(x_train=numpy.zeros((0, 28, 28)), y_train=numpy.zeros(0)), "too few images"),
+    "nothing": (
+        npz(x_train=numpy.zeros((0, 28, 28)), y_train=numpy.zeros(0)),
+        "too few images, or a label is missing",
+    ),
     "truncated NPZ": (truncate_npz, "not a zip file"),
     "damaged NPZ": (flip_bits, "Bad CRC-32"),
     "encrypted NPZ": (encrypt_npz, "password required"),
@@ -746,10 +749,10 @@ UNREADABLE = {
     "TFRecords": (save_other("a.tfrecord-00000-of-00001"), "not a.tfrecord-00000-of-00001"),
     "colour in a row": (
         save_lines(header(count=3072), *2 * [row(3072), row(3072, 2)]),
-        "in what order its colours are",
+        "the order of colours in a row is unknown",
     ),
     "no square": (save_lines(header(count=700), *2 * [row(700), row(700, 2)]), "(700,)"),
-    "no labels": (save_lines(row(80), row(80)), "needs a column of labels"),
+    "no labels": (save_lines(row(80), row(80)), "a column of labels is needed"),
     "two columns of labels": (save_lines(*9 * [row(63) + ",0", row(63, 2) + ",1"]), "which column"),
     "ragged": (save_lines(header(count=64), row(64), row(7)), "with 8 columns"),
     "text for pixels": (
@@ -761,8 +764,8 @@ UNREADABLE = {
         save_lines(*[row(64, number, 7) + ",1" for number in range(9)]),
         "numbers its lines",
     ),
-    "no lines": (save_lines(header(count=64)), "too few images"),
-    "one line": (save_lines(header(count=64), row(64)), "too few images"),
+    "no lines": (save_lines(header(count=64)), "too few images, or a label is missing"),
+    "one line": (save_lines(header(count=64), row(64)), "too few images, or a label is missing"),
     "large values": (save_lines(header(count=64), *10 * [row(64, value=256)]), "values from 256"),
 }
 

@@ -663,6 +663,10 @@ def test_ink_on_paper_is_prepared_as_for_predict(explorer, tmp_path: Path):
         difference = (found - expected.flatten()).abs().float()
         assert difference.max() <= 8 and difference.mean() < 0.4, path  # of 255
         assert expected.max() > 200 and expected[0, 0, 0] < 64
+    panel = Image.new("L", (300, 400), 240)
+    panel.paste(0, (50, 60, 250, 260))
+    panel.save(tmp_path / "panel.png")
+    assert prepare(explorer, (tmp_path / "panel.png").read_bytes()).count_nonzero() == 0
 
 
 def test_a_small_colour_image_is_prepared_and_not_taken_for_one_of_the_datasets(

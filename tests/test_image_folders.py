@@ -534,7 +534,7 @@ def test_a_class_of_which_no_file_can_be_read_is_named(tmp_path: Path):
     for place in ("train/a", "train/b", "test/a", "test/b"):
         save_image(tmp_path / place / "0.png")
     (tmp_path / "test/b/0.png").write_bytes(b"")
-    with pytest.raises(program.UserError, match="no file of b can be read"):
+    with pytest.raises(program.UserError, match="no image of b to test on can be read"):
         load_folder(tmp_path)
 
 
@@ -732,7 +732,10 @@ def test_classes_of_which_nothing_can_be_read_or_in_one_part_are_one_line(tmp_pa
             save_image(tmp_path / part / f"{number}" / "0.png")
     for number in range(6):
         (tmp_path / "test" / f"{number}" / "0.png").write_bytes(b"")
-    with pytest.raises(program.UserError, match="no file of 0, 1, 2, 3, 4 and 1 more can be read"):
+    with pytest.raises(
+        program.UserError,
+        match="no image of 0, 1, 2, 3, 4 and 1 more to test on can be read",
+    ):
         load_folder(tmp_path)
     for number in range(6):
         shutil.rmtree(tmp_path / "test" / f"{number}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from PIL import Image, ImageChops, ImageDraw, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
 from torch import nn
 
 import fashion_mnist_cnn as program
@@ -161,10 +161,24 @@ def test_only_paper_is_turned_and_only_if_the_training_images_were_dark(tmp_path
     assert (prepared[0, 0, 0] < 64) == turned
 
 
-def test_a_blank_page_has_no_ink(tmp_path: Path):
-    path = save_image(tmp_path / "page.png", size=(300, 400), color=240)
-    with pytest.raises(program.UserError, match="nothing before its background"):
-        prepare_image(str(path), INK)
+@pytest.mark.parametrize("panel", [None, (100, 150), (220, 220)])
+def test_a_page_without_ink_or_with_a_dark_picture_on_it_is_refused(tmp_path: Path, panel):
+    page = Image.new("L", (300, 400), 240)
+    if panel:
+        page.paste(draw_seven(235, 0).resize(panel), (20, 30))
+    page.save(tmp_path / "page.png")
+    with pytest.raises(program.UserError, match="no ink on a light page; if it is framed"):
+        prepare_image(str(tmp_path / "page.png"), INK)
+
+
+@pytest.mark.parametrize("letter", "EBO17I8")
+def test_letters_are_no_pictures_on_a_page(tmp_path: Path, letter: str):
+    page = Image.new("L", (300, 400), 240)
+    font = ImageFont.load_default(200)
+    ImageDraw.Draw(page).text((60, 80), letter, fill=20, font=font)
+    page.save(tmp_path / "page.png")
+    prepared, preparation = prepare_image(str(tmp_path / "page.png"), INK)
+    assert "turned" in preparation and prepared.max() > 200
 
 
 @pytest.mark.parametrize(("dark", "expected"), [(1.0, 0.5), (0.96, 0.5), (0.9, 0.0)])
