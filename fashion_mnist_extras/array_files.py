@@ -65,6 +65,7 @@ UNREADABLE = (
     EOFError,
     ValueError,
     LookupError,
+    OverflowError,
     RuntimeError,
     zlib.error,
     lzma.LZMAError,
@@ -420,16 +421,14 @@ def find_shape(splits: Sequence[Split]) -> tuple[int, ...]:
         sides = 2 * (math.isqrt(sides[0]),)
     if len(sides) < 2 or sides[2:] not in ((), (3,)) or 0 in sides:
         needed = "(H, W), (H, W, 1), (H, W, 3), or the pixels of a grey square in a row"
-        colour = "; the order of colours in a row is unknown" if shape and shape[0] % 3 == 0 else ""
-        raise program.UserError(f"{path}: images are {shape}, not {needed}{colour}")
+        if len(sides) == 1 and 3 * math.isqrt(sides[0] // 3) ** 2 == sides[0]:
+            needed += "; the order of colours in a row is unknown"
+        raise program.UserError(f"{path}: images are {shape}, not {needed}")
     return sides
 
 
 def find_white(splits: Sequence[Split]) -> float:
-    """Return the value that stands for white: 1, 16 or 255.
-
-    Raises UserError.
-    """
+    """Return the value that stands for white: 1, 16 or 255. Raises UserError."""
     whites = []
     for split in splits:
         low, high = np.inf, -np.inf
