@@ -208,35 +208,42 @@ def find_datasets(folder: Path) -> list[ArrayFiles]:
     """Return the datasets whose files are in a folder."""
     sets: dict[tuple[str, str, bool], dict[str, Path]] = {}
     for path in sorted(folder.glob("*")):
-        if is_hidden(path.name) or not path.is_file():
+        kind, name, role = identify(path)
+        if not kind:
             continue
-        name = without_gz(path)
-        stem, suffix = os.path.splitext(name)
-        role = ""  # all in one file
-        if match := FOUR_FILES.fullmatch(name):
-            split = match[2].lower().replace("t10k", "test")
-            role = f"{split} {match[3].lower().replace('imgs', 'images')}"
-            key = ("NPZ" if suffix.lower() == ".npz" else "IDX", match[1], True)
-        elif suffix.lower() == ".npz":
-            key = ("NPZ", stem, False)
-        elif suffix.lower() == ".csv" and has_pixels(path):
-            key = ("CSV", stem, False)
-            split = name_split(Path(stem))
-            if split in ("train", "test"):
-                role = split
-                word = rf"(?<![a-z])(?i:{split}(ing|set|data)?)(?![a-z])"
-                key = ("CSV", re.sub(word, "", stem), True)
-        else:
-            continue
-        files = sets.setdefault(key, {})
+        files = sets.setdefault((kind, name, bool(role)), {})
         if role not in files:
             files[role] = path
-        elif without_gz(files[role]) != name:  # not the same one, compressed
-            sets[key[0], name, False] = {role: path}
+        elif without_gz(files[role]) != without_gz(path):  # not the same one, compressed
+            sets[kind, path.name, False] = {role: path}
     found = []
     for (kind, name, _), files in sets.items():
         found.append(ArrayFiles(kind, name.strip("-_. "), folder, files))
     return found
+
+
+def identify(path: Path) -> tuple[str, str, str]:
+    """Return a file's format, what the files of its dataset are called, and its role among them.
+
+    The role is empty for a file that has all. The format is empty if it is no file of a dataset.
+    """
+    name = without_gz(path)
+    stem, suffix = os.path.splitext(name)
+    if is_hidden(path.name) or not path.is_file():
+        return "", "", ""
+    if match := FOUR_FILES.fullmatch(name):
+        split = match[2].lower().replace("t10k", "test")
+        content = match[3].lower().replace("imgs", "images")
+        return "NPZ" if suffix.lower() == ".npz" else "IDX", match[1], f"{split} {content}"
+    if suffix.lower() == ".npz":
+        return "NPZ", stem, ""
+    if suffix.lower() != ".csv" or not has_pixels(path):
+        return "", "", ""
+    split = name_split(Path(stem))
+    if split not in ("train", "test"):
+        return "CSV", stem, ""
+    word = rf"(?<![a-z])(?i:{split}(ing|set|data)?)(?![a-z])"
+    return "CSV", re.sub(word, "", stem), split
 
 
 # ---- Read them -----------------------------------------------------------------------------------

@@ -90,12 +90,7 @@ def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
     if args.predict:
         return prediction.predict(args)
     with processes.join(args.device) as (rank, count):
-        subfolder = ""
-        arrays = None
-        if args.images:
-            arrays = array_files.find_arrays(Path(args.images))
-            place = arrays.place if arrays else Path(args.images)
-            subfolder = prediction.choose_subfolder(place, Path(args.models_dir))
+        arrays, subfolder = find_images(args)
         # Before images are read, which may take minutes.
         models_dir, assets_dir = program.find_output_folders(args, subfolder)
         if args.resume:
@@ -136,6 +131,20 @@ def start(parser: program.ArgumentParser, args: argparse.Namespace) -> int:
             return 130
         checkpoint.remove()
         return exit_code
+
+
+def find_images(args: argparse.Namespace) -> tuple[array_files.ArrayFiles | None, str]:
+    """Return the files of --images if they are arrays, and the name of the output folders.
+
+    Raises UserError.
+    """
+    if not args.images:
+        return None, ""
+    place = Path(args.images)
+    arrays = array_files.find_arrays(place)
+    if arrays:
+        place = arrays.place
+    return arrays, prediction.choose_subfolder(place, Path(args.models_dir))
 
 
 def check_flags(parser: program.ArgumentParser, args: argparse.Namespace) -> None:
