@@ -547,6 +547,7 @@ def read_csv(path: Path) -> Split | None:
     Raises UserError.
     """
     fields, below = read_two_lines(path)
+    check_lengths(path, len(fields))
     columns = list(range(len(fields)))
     labels = []
     skipped = 0
@@ -571,6 +572,15 @@ def read_csv(path: Path) -> Split | None:
     except program.UserError:  # of 0.5 and 255.0
         images = load_columns(path, skipped, columns, np.float32)
     return Split(path, images, load_columns(path, skipped, labels, np.str_))
+
+
+def check_lengths(path: Path, count: int) -> None:
+    """Raise UserError if a line has not count fields: numpy.loadtxt ignores what is too much."""
+    with reading(path), open_file(path) as file:
+        for number, line in enumerate(file, start=1):
+            found = line.count(b",") + 1
+            if found != count and line.strip() and b'"' not in line:
+                raise ValueError(f"line {number} has {found} fields, the first {count}")
 
 
 def load_columns(

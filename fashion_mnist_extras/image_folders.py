@@ -422,7 +422,7 @@ def refuse_names(folder: Path, names: Iterable[str]) -> None:
     if len(lowered) < 2:
         hint = ""
         if any(folder.glob("*.csv")) or any(folder.parent.glob("*.csv")):
-            hint = "; of a CSV file only pixels are read: move the images into a folder per class"
+            hint = "; a CSV file is read if it has a column per pixel, separated by commas"
         if any(folder.glob("*.zip")) or any(folder.parent.glob("*.zip")):
             hint = "; an archive is not read: unpack it first"
         raise program.UserError(

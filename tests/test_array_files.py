@@ -762,7 +762,11 @@ UNREADABLE = {
     "no square": (save_lines(header(count=700), *2 * [row(700), row(700, 2)]), "(700,)"),
     "no labels": (save_lines(row(80), row(80)), "a column of labels is needed"),
     "two columns of labels": (save_lines(*9 * [row(63) + ",0", row(63, 2) + ",1"]), "which column"),
-    "ragged": (save_lines(header(count=64), row(64), row(7)), "with 8 columns"),
+    "ragged": (save_lines(header(count=64), row(64), row(7)), "line 3 has 8 fields, the first 65"),
+    "a field too many": (
+        save_lines(header(count=64), *4 * [row(64)], row(65)),
+        "line 6 has 66 fields, the first 65",
+    ),
     "text for pixels": (
         save_lines(header(count=64), row(64, value="x")),
         "could not convert string 'x'",

@@ -757,7 +757,7 @@ def test_images_without_a_suffix_are_read_if_they_are_images(folder: Path):
     ("kind", "hint"),
     [
         ("zip", "unpack it first"),
-        ("csv", "CSV file only pixels are read"),
+        ("csv", "CSV file is read if it has a column per pixel"),
         ("zips", "unpack it first"),
     ],
 )
