@@ -192,7 +192,7 @@ def find_arrays(path: Path) -> ArrayFiles | None:
         read = "IDX, NPZ and CSV files of pixels are read, and folders of image files"
         raise program.UserError(f"{path}: {read}, not {list_some(others)}{explain(path)}")
     if len(found) > 1:
-        files = list_some([str(min(each.files.values())) for each in found])
+        files = ", ".join(str(min(each.files.values())) for each in found)
         raise program.UserError(f"{path} has several datasets; name a file of one of them: {files}")
     place = Path(os.path.realpath(path if path.is_dir() else path.parent))
     if place.name.lower() in ("raw", "gzip"):  # as torchvision and EMNIST call them
@@ -567,10 +567,8 @@ def read_csv(path: Path) -> Split | None:
         hint = "name one column label, in a header line"
         raise program.UserError(f"{path}: which column has the labels is not known: {hint}")
     columns.remove(labels[0])
-    try:
-        images = load_columns(path, skipped, columns, np.uint8)
-    except program.UserError:  # of 0.5 and 255.0
-        images = load_columns(path, skipped, columns, np.float32)
+    # Not as bytes: numpy 2.0 makes 0 of 0.5, and of 256.
+    images = load_columns(path, skipped, columns, np.float32)
     return Split(path, images, load_columns(path, skipped, labels, np.str_))
 
 

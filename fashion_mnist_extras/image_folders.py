@@ -199,14 +199,17 @@ def read_dataset(source: Images, image_size: int | None) -> program.Dataset:
     """
     image_size = image_size or source.default_size
     count = len(source.labels)
-    pixels = torch.zeros(count, 1, image_size, image_size, dtype=torch.uint8)
+    channels = 1
+    pixels = torch.zeros(count, channels, image_size, image_size, dtype=torch.uint8)
     is_readable = torch.zeros(count, dtype=torch.bool)
     for row, image in enumerate(source.read(image_size)):
-        if image is not None:
-            if len(pixels[row]) == 1 and not (image == image[:1]).all():  # the first in colour
-                pixels = pixels.repeat(1, 3, 1, 1)
-            pixels[row] = image[: len(pixels[row])]
-            is_readable[row] = True
+        if image is None:
+            continue
+        if channels == 1 and not (image == image[:1]).all():  # the first in colour
+            channels = 3
+            pixels = pixels.repeat(1, channels, 1, 1)
+        pixels[row] = image[:channels]
+        is_readable[row] = True
     train_rows, test_rows = divide_rows(source, is_readable)
     train_set = program.ImageSet(pixels[train_rows], source.labels[train_rows], source.class_names)
     test_set = program.ImageSet(pixels[test_rows], source.labels[test_rows], source.class_names)
