@@ -63,15 +63,14 @@ def main() -> None:
 
 
 def measure(folder: Path, screenshot: Path | None) -> None:
-    data_path = folder / "explorer_data.js"
-    data = json.loads(
-        data_path.read_text().removeprefix("window.explorerData = ").removesuffix(";\n")
-    )
+    path = folder / "explorer.html"
+    page = path.read_text(encoding="utf-8")
+    data = json.loads(page.partition('type="application/json">')[2].partition("</script>")[0])
     moments = len(data["networks"]["TinyVGG"]["weights"])
-    size = data_path.stat().st_size
+    size = path.stat().st_size
     print("\n| the page of a run | |\n|---|---|")
     content = f"{moments} moments, {len(data['labels'])} images"
-    print(f"| data | {size / 1000:,.0f} KB: {content} |")
+    print(f"| one file | {size / 1000:,.0f} KB: {content} |")
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for argument in (
@@ -88,10 +87,10 @@ def measure(folder: Path, screenshot: Path | None) -> None:
     try:
         metrics = {"width": 1400, "height": 1130, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        page = (folder / "explorer.html").resolve().as_uri()
+        address = path.resolve().as_uri()
         loaded = []
         for trial in range(5):
-            driver.get(f"{page}?{trial}#image=0")  # its last chapter, where everything is
+            driver.get(f"{address}?{trial}#image=0")  # its last chapter, where everything is
             loaded.append(driver.execute_script(LOADED) / 1000)
         print(f"| until it can be used | {median(loaded):.2f} s |")
         times = driver.execute_async_script(UPDATES)
@@ -101,7 +100,7 @@ def measure(folder: Path, screenshot: Path | None) -> None:
         if screenshot:
             metrics |= {"width": 1366, "height": 625}
             driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-            driver.get(f"{page}?screenshot#chapter=4")
+            driver.get(f"{address}?screenshot#chapter=4")
             driver.execute_async_script("setTimeout(arguments[0], 3000)")
             screenshot.write_bytes(base64.b64decode(driver.get_screenshot_as_base64()))
     finally:

@@ -280,7 +280,7 @@ def name_dataset(
 
 
 # Outputs beside the script's own figures, if the networks can be looked into.
-OUTPUTS = ("shift_robustness.png", "feature_maps.png", "explorer.html", "explorer_data.js")
+OUTPUTS = ("shift_robustness.png", "feature_maps.png", "explorer.html")
 
 
 @dataclass
@@ -353,20 +353,14 @@ class Extras(program.Callback):
 
         Only beside your own images: FashionMNIST's figures are committed.
         """
-        kept = {}
         for name in OUTPUTS:
             path = self.assets_dir / name
             if name in written or not path.exists():
                 continue
             try:
-                kept[name] = set_aside(path)
-                tqdm.write(f"{path}, of an earlier run, is now {kept[name]}")
+                tqdm.write(f"{path}, of an earlier run, is now {set_aside(path)}")
             except PermissionError as error:  # another program has it open
                 program.print_error(f"{path} is of an earlier run: {error.strerror}")
-        if {"explorer.html", "explorer_data.js"} <= kept.keys():  # the page loads its data by name
-            page = kept["explorer.html"].read_text(encoding="utf-8")
-            page = page.replace("explorer_data.js", kept["explorer_data.js"].name)
-            program.write_files({kept["explorer.html"]: page.encode()})
 
     def report_others(self, chosen: Mapping[str, program.TrainedNetwork]) -> None:
         """Name the networks of earlier runs on one's own images that are beside the new ones."""

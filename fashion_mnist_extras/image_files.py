@@ -375,7 +375,7 @@ def isolate(photograph: Image.Image) -> Image.Image | None:
     The more a pixel differs from the background, the lighter it becomes.
     """
     small = photograph.copy()
-    small.thumbnail((280, 280), reducing_gap=None)  # as explorer.html does it
+    small.thumbnail((280, 280), reducing_gap=None)  # as the explorer does it
     without_noise = small.filter(ImageFilter.MedianFilter(3))
     pixels = pil_to_tensor(without_noise).float()[None]
     background = estimate_background(pixels)

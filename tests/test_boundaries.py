@@ -1,6 +1,7 @@
 """The border of script and folder: one door, modules that use the script as a library."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,12 @@ import pytest
 
 import fashion_mnist_extras
 from conftest import REPOSITORY
+from fashion_mnist_extras.explorer import join_sources
 
 FOLDER = Path(fashion_mnist_extras.__file__).parent
-MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+FILES = {path.stem: path for path in FOLDER.glob("*.py") if path.stem != "__init__"}
+FILES |= {path.parent.name: path for path in FOLDER.glob("*/__init__.py")}
+MODULES = sorted(FILES)
 # Which other modules a module may import.
 ARROWS = {
     "array_files": {"image_folders", "image_files"},
@@ -31,6 +35,7 @@ UNTYPED = {
     "command_line.Extras.after_outputs",
     "command_line.Extras.state_to_resume",
     "explorer.describe_training",
+    "explorer.join_sources",
     "image_folders.map_files",
     "prediction.read_json",
 }
@@ -55,7 +60,7 @@ def imported_names(tree: ast.AST) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_import_the_script_under_one_name_and_each_other_downwards(module: str):
-    tree = read_tree(FOLDER / f"{module}.py")
+    tree = read_tree(FILES[module])
     names = imported_names(tree)
     assert not any(name.startswith("fashion_mnist_cnn.") for name in names), "no from-import"
     for node in ast.walk(tree):
@@ -86,7 +91,7 @@ def annotations_of(function: ast.FunctionDef) -> list[ast.expr]:
 def test_no_function_is_handed_over_and_types_are_known():
     found = set()
     for module in MODULES:
-        for parent in ast.walk(read_tree(FOLDER / f"{module}.py")):
+        for parent in ast.walk(read_tree(FILES[module])):
             for node in ast.iter_child_nodes(parent):
                 if not isinstance(node, ast.FunctionDef):
                     continue
@@ -117,5 +122,6 @@ print([name for name in ("matplotlib", "torchmetrics", "mlxtend") if name in sys
 
 
 def test_assets_hold_the_page_as_its_source_is():
-    page = (FOLDER / "explorer.html").read_bytes()
-    assert (REPOSITORY / "assets/explorer.html").read_bytes() == page
+    page = (REPOSITORY / "assets/explorer.html").read_bytes()
+    data = json.loads(page.partition(b'type="application/json">')[2].partition(b"</script>")[0])
+    assert page == join_sources(data)

@@ -33,7 +33,7 @@ MODELS = ("models/CNN_model.pth", "models/MLP_model.pth", "models/CNN_model.json
 # Without accuracy_model_graph.png, which shows times.
 FIGURES = (
     *("assets/confusion_matrix.png", "assets/learning_curves.png", "assets/mistakes.png"),
-    *("assets/prediction_examples.png", "assets/shift_robustness.png", "assets/explorer_data.js"),
+    *("assets/prediction_examples.png", "assets/shift_robustness.png", "assets/explorer.html"),
 )
 
 

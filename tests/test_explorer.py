@@ -35,7 +35,13 @@ from torch import Tensor, nn
 import fashion_mnist_cnn as program
 from conftest import MODEL, REPOSITORY, load_folder, save_lamps
 from fashion_mnist_extras.analysis import Evidence, measure_shifts
-from fashion_mnist_extras.explorer import PAGE, Snapshot, add_snapshot, build_page
+from fashion_mnist_extras.explorer import (
+    Snapshot,
+    add_snapshot,
+    build_page,
+    join_scripts,
+    read_source,
+)
 from fashion_mnist_extras.prediction import ModelMetadata, prepare_image
 
 BROWSER = shutil.which("chromium")
@@ -58,7 +64,7 @@ class Explorer:
 
         Reloaded it would be as it was left.
         """
-        address = (self.folder / PAGE.name).as_uri()
+        address = (self.folder / "explorer.html").as_uri()
         self.driver.get(f"{address}?{next(Explorer.counter)}{place}")
 
     @property
@@ -346,8 +352,8 @@ def percentages(trained: Trained, image: Tensor) -> list[float]:
 
 
 def read_data(folder: Path) -> dict[str, Any]:
-    text = (folder / "explorer_data.js").read_text()
-    return json.loads(text.removeprefix("window.explorerData = ").removesuffix(";\n"))
+    page = (folder / "explorer.html").read_text()
+    return json.loads(page.partition('type="application/json">')[2].partition("</script>")[0])
 
 
 def decode_moment(network: Mapping[str, Any], moment: int) -> dict[str, Tensor]:
@@ -466,7 +472,7 @@ def test_wide_networks_stay_under_four_megabytes(open_page, sets):
     few = [part.subset(slice(200)) for part in sets]
     wide = [train_little(kind(hidden_units=64), *few) for kind in (program.MLP, program.TinyVGG)]
     explorer = open_page(wide, few[1])
-    assert (explorer.folder / "explorer_data.js").stat().st_size < 4_000_000
+    assert (explorer.folder / "explorer.html").stat().st_size < 4_000_000
     moments = len(explorer.data["networks"]["MLP"]["weights"])
     assert 3 <= moments < 9
     assert_logits_are_those_of_pytorch(explorer, wide)
@@ -486,7 +492,7 @@ def test_coloured_images_of_another_size_are_explored_too(open_page, tmp_path: P
     mlp = train_little(program.MLP(3 * size**2, 10, 2), *lamps)
     cnn = train_little(program.TinyVGG(3, 10, 2, size), *lamps)
     explorer = open_page([mlp, cnn], lamps[1], "lamps")
-    assert (explorer.folder / "explorer_data.js").stat().st_size < 4_000_000
+    assert (explorer.folder / "explorer.html").stat().st_size < 4_000_000
     assert_logits_are_those_of_pytorch(explorer, [mlp, cnn])
     explorer.click_map(1, 0, 0.5, 0.5)
     assert len(explorer.grids()) == 9
@@ -507,7 +513,7 @@ def test_without_an_mlp_it_shows_the_cnn_alone(open_page, trained, sets):
     assert len(explorer.chapters) == 9
 
 
-def test_it_requests_nothing_but_its_data(driver, console, page_folder: Path):
+def test_it_requests_nothing(driver, console, page_folder: Path):
     requested = []
 
     class Handler(SimpleHTTPRequestHandler):
@@ -521,20 +527,15 @@ def test_it_requests_nothing_but_its_data(driver, console, page_folder: Path):
         driver.execute_script("document.getElementById('picture').focus()")
         driver.switch_to.active_element.send_keys("m", Keys.ARROW_UP)
         server.shutdown()
-    assert requested == ["/explorer.html", "/explorer_data.js"]
-    assert not re.search(r"https?:|//[a-z]", PAGE.read_text())
+    assert requested == ["/explorer.html"]
+    sources = [read_source("page.html"), read_source("style.css"), join_scripts()]
+    assert not re.search(r"https?:|//[a-z]", "".join(sources))
 
 
 def test_without_a_cnn_it_says_so(driver, trained, sets, tmp_path: Path):
     write_page(tmp_path, trained[:1], sets[1])
     Explorer(driver, tmp_path)
     assert "trained no TinyVGG" in driver.find_element(By.TAG_NAME, "main").text
-
-
-def test_without_its_data_it_says_what_to_do(driver, tmp_path: Path):
-    shutil.copy(PAGE, tmp_path)
-    Explorer(driver, tmp_path)
-    assert "run fashion_mnist_cnn.py first" in driver.find_element(By.TAG_NAME, "main").text
 
 
 # ---- The image -----------------------------------------------------------------------------------
@@ -1454,7 +1455,7 @@ def test_a_browser_that_gives_other_pixels_than_were_drawn_is_said_to(explorer):
 
 
 def test_without_scripts_it_says_what_to_do():
-    notice = re.search(r"<noscript>(.*?)</noscript>", PAGE.read_text(), re.DOTALL)[1]
+    notice = re.search(r"<noscript\s*>(.*?)</noscript\s*>", read_source("page.html"), re.DOTALL)[1]
     assert "Trust HTML" in notice and "needs scripts" in " ".join(notice.split())
 
 
@@ -1533,7 +1534,7 @@ def test_nothing_is_cut_off_at_any_width(explorer, width: int):
 
 
 def test_the_committed_page_is_that_of_the_committed_networks(fashion_mnist):
-    assert (REPOSITORY / "assets/explorer_data.js").stat().st_size <= 800_000
+    assert (REPOSITORY / "assets/explorer.html").stat().st_size <= 900_000
     data = read_data(REPOSITORY / "assets")
     assert data["classes"] == list(fashion_mnist[1].class_names)
     for name, kind in (("TinyVGG", program.TinyVGG), ("MLP", program.MLP)):

@@ -1,6 +1,8 @@
-"""The data of assets/explorer.html: images, weights from the whole of training, predictions.
+"""assets/explorer.html: a page that looks into the networks of a run.
 
-The page runs MLP and TinyVGG itself; for other networks it shows predictions computed here.
+It is one file, made of the sources in this folder and of its data: images, weights from the whole
+of training, predictions. It runs MLP and TinyVGG itself; for other networks it shows predictions
+computed here.
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ from torch import Tensor, nn
 import fashion_mnist_cnn as program
 from fashion_mnist_extras.analysis import Evidence, predict_shifted
 
-PAGE = Path(__file__).with_name("explorer.html")
+SOURCES = Path(__file__).parent
+SCRIPTS = (
+    *("network.js", "photograph.js", "data.js", "images.js", "paint.js"),
+    *("everything.js", "chapters.js", "main.js"),
+)
+NO_CNN = "<main><p>The last run trained no TinyVGG, and this page shows nothing else.</p></main>"
 # The page has few megabytes, so that a browser opens it at once.
 MOST_WEIGHTS = 1_200_000  # of all networks at all moments of their training
 MOST_PIXELS = 1_000_000  # of all images
@@ -79,7 +86,7 @@ def build_page(
     snapshots: Mapping[nn.Module, Sequence[Snapshot]],
     evidence: Evidence,
 ) -> dict[str, bytes]:
-    """Return the page and its data under the names of their files."""
+    """Return the page under the name of its file."""
     test_set = dataset.test_set
     computed = {}  # by the page
     for name, result in chosen.items():
@@ -119,8 +126,32 @@ def build_page(
         else:
             images = test_set.images[typical]
             data["others"][name] = predict_all_shifts(result.network, images, step)
-    script = f"window.explorerData = {json.dumps(data)};\n"
-    return {"explorer_data.js": script.encode(), PAGE.name: PAGE.read_bytes()}
+    return {"explorer.html": join_sources(data)}
+
+
+def join_sources(data: Mapping[str, Any]) -> bytes:
+    """Return the page of this data, in UTF-8."""
+    frame = read_source("page.html")
+    if "TinyVGG" not in data["networks"]:
+        head, _, _ = frame.partition("<body>")
+        return f"{head}<body>{NO_CNN}</body></html>\n".encode()
+    # A class named "</script>" does not end the data.
+    text = json.dumps(data).replace("<", "\\u003c")
+    style = f"<style>\n{read_source('style.css')}</style>"
+    scripts = f'<script id="data" type="application/json">{text}</script>\n'
+    scripts += f"<script>\n{join_scripts()}</script>"
+    page = frame.replace("<!-- style -->", style).replace("<!-- scripts -->", scripts)
+    return page.encode()
+
+
+def join_scripts() -> str:
+    parts = ['"use strict";\n']
+    parts += [read_source(name) for name in SCRIPTS]
+    return "\n".join(parts)
+
+
+def read_source(name: str) -> str:
+    return (SOURCES / name).read_text(encoding="utf-8")
 
 
 def choose_snapshots(
