@@ -72,7 +72,7 @@ class Explorer:
         return self.run("return CHAPTERS.map(({ id }) => id)")
 
     def open_chapter(self, name: str) -> None:
-        self.open(f"#chapter={self.chapters.index(name) + 1}")
+        self.open(f"#chapter={name}")
 
     def stage(self, name: str) -> str:
         """What stands in a chapter, its text and its stage."""
@@ -86,6 +86,9 @@ class Explorer:
 
     def click(self, name: str) -> None:
         self.run("document.getElementById(arguments[0]).click()", name)
+
+    def text_of(self, selector: str) -> str:
+        return self.run("return document.querySelector(arguments[0]).textContent", selector)
 
     def text(self, name: str) -> str:
         return self.run("return document.getElementById(arguments[0]).textContent", name)
@@ -169,7 +172,7 @@ class Explorer:
     def shown(self) -> dict[str, list[float]]:
         """The percentages beside the classes, by network."""
         names = self.run("return NAMES")
-        values = [float(text) for text in re.findall(r"([\d.]+) %", self.text("classes"))]
+        values = [float(text) for text in re.findall(r"([\d.]+)\s%", self.text("classes"))]
         return {name: values[k :: len(names)] for k, name in enumerate(names)}
 
     @property
@@ -184,7 +187,10 @@ class Explorer:
 
     def grids(self, selector: str = "#why-body .grid") -> list[list[float]]:
         script = """return [...document.querySelectorAll(arguments[0])].map((grid) =>
-            [...grid.children].map((cell) => Number(cell.textContent.replace("\u2212", "-"))))"""
+            [...grid.children].map((cell) => {
+            const text = (cell.value ?? cell.textContent).replace("\u2212", "-");
+            return text ? Number(text) : null;
+        }))"""
         return self.run(script, selector)
 
 
@@ -509,7 +515,7 @@ def test_without_an_mlp_it_shows_the_cnn_alone(open_page, trained, sets):
     assert list(explorer.shown) == ["TinyVGG"]
     assert len(explorer.shown["TinyVGG"]) == 10
     assert not explorer.element("mlp").is_displayed()
-    assert "shift" not in explorer.chapters, "a chapter that compares it with the MLP"
+    assert "shifts" not in explorer.chapters, "a chapter that compares it with the MLP"
     assert len(explorer.chapters) == 9
 
 
@@ -877,7 +883,7 @@ def test_the_slider_shows_the_network_as_it_learned(explorer, trained):
             expected = 100 * network.eval()(explorer.image)[0].softmax(dim=0)
         assert explorer.shown["TinyVGG"] == pytest.approx(expected.tolist(), abs=0.06)
         accuracy = data["accuracies"][moment]
-        said = "random weights" if moment == 0 else f"TinyVGG {100 * accuracy:.1f} %"
+        said = "random weights" if moment == 0 else f"TinyVGG {100 * accuracy:.1f}\N{NO-BREAK SPACE}%"
         assert said in explorer.text("moment-text")
 
 
@@ -1129,14 +1135,14 @@ def test_the_cells_are_reached_by_arrow_keys(explorer):
 # ---- The chapters --------------------------------------------------------------------------------
 # What each chapter speaks of, by what finds it.
 SUBJECTS = {
-    "image": ["#picture", "#numbers .grid"],
-    "guess at first": ["#picture", "#classes li:last-child", "#thumbnails button"],
-    "learning": ["#picture", "#curves svg", "#step", "#play-training", "#classes li:last-child"],
-    "convolution": ["#picture", "#sums .grid", "#close-up", "#square", "#play-window"],
-    "pool": ["#before-0", "#before-1", "#before-2", "#four-0 .grid", "#four-2 .grid"],
+    "image": ["#picture", "#numbers .grid", "#way", "#thumbnails button"],
+    "convolution": ["#picture", "#sums .grid", "#close-up", "#square", "#play-window", "#kernel"],
+    "pooling": ["#before-0", "#before-1", "#before-2", "#four-0 .grid", "#four-2 .grid"],
     "softmax": ["#parts-map", "#softmax tbody tr:last-child td"],
-    "shift": ["#unit-0", "#unit-1", "#map-0", "#map-1", "#average svg", "#far", "#verdict"],
-    "guess": ["#picture", "#guesses button:last-child"],
+    "untrained": ["#picture", "#classes li:last-child", "#thumbnails button"],
+    "learning": ["#accuracy-curves svg", "#loss-curves svg", "#step", "#classes li:last-child"],
+    "shifts": ["#unit-0", "#unit-1", "#map-0", "#map-1", "#average svg", "#far", "#verdict"],
+    "mistakes": ["#picture", "#guesses button:last-child"],
     "photograph": ["#picture", ".choose", "#classes li:last-child"],
 }
 SCREENS = [(1366, 625), (1920, 1080), (390, 844)]
@@ -1240,7 +1246,7 @@ def test_a_chapter_is_found_as_it_was_left(explorer):
     address = explorer.run("return window.explorer.address()")
     body = explorer.driver.find_element(By.TAG_NAME, "body")
     body.send_keys(Keys.PAGE_DOWN)
-    assert explorer.run("return CHAPTERS[state.chapter].id") == "pool"
+    assert explorer.run("return CHAPTERS[state.chapter].id") == "pooling"
     body.send_keys(Keys.PAGE_UP)
     assert torch.equal(explorer.image, square) and explorer.state("point") == point
     body.send_keys(Keys.PAGE_DOWN)
@@ -1286,19 +1292,18 @@ def test_the_numbers_beside_the_image_are_its_pixels(explorer):
     assert found == pytest.approx(explorer.image[0, 0, 7:14, 9:16].flatten().tolist(), abs=0.0051)
 
 
-def test_untrained_the_answer_hardly_depends_on_the_image_as_is_said(explorer, trained):
+def test_untrained_the_shares_hardly_depend_on_the_image_as_is_said(explorer, trained):
     data = explorer.data
-    explorer.open_chapter("guess at first")
+    explorer.open_chapter("untrained")
     network = copy.deepcopy(trained[1].network)
     network.load_state_dict(decode_moment(data["networks"]["TinyVGG"], 0))
     images = torch.tensor(explorer.run("return [...imageBytes]")).reshape(-1, 1, 28, 28)[:10]
     with torch.inference_mode():
-        predictions = network(images / 255).argmax(dim=1)
-    common = int(predictions.bincount().max())
-    label = explorer.run("return classes[arguments[0]]", int(predictions.bincount().argmax()))
-    assert f"Of the 10 images here TinyVGG takes {common} for" in explorer.stage("guess at first")
-    if (predictions.bincount() == common).sum() == 1:
-        assert f"takes {common} for {label}" in explorer.stage("guess at first")
+        shares = 100 * network(images / 255).softmax(dim=1)
+    said = re.findall(r"(\d+)\s%", explorer.text_of("article:not([hidden]) details p"))
+    assert [float(text) for text in said] == pytest.approx(
+        [shares.min().item(), shares.max().item()], abs=0.51
+    )
     before = explorer.shown
     explorer.run("document.querySelectorAll('#thumbnails button')[3].click()")
     for name, shares in explorer.shown.items():
@@ -1306,13 +1311,26 @@ def test_untrained_the_answer_hardly_depends_on_the_image_as_is_said(explorer, t
     assert explorer.state("step") == 0
 
 
-def test_the_curves_are_of_all_test_images_and_said_in_words(explorer, trained):
+def test_the_curves_are_of_all_test_images_and_of_training_images(explorer, trained):
     explorer.open_chapter("learning")
+    data = explorer.data["networks"]
     for step in (0, 5, 8):
         explorer.run("state.step = arguments[0]; update()", step)
-        said = explorer.run("return document.querySelector('#curves svg').ariaLabel")
+        said = explorer.run("return document.querySelector('#accuracy-curves svg').ariaLabel")
         for each in trained:
-            assert f"{each.name} {100 * each.history[step].test_accuracy:.1f} %" in said
+            assert re.search(
+                rf"{each.name} {100 * each.history[step].test_accuracy:.1f}\s%", said
+            ), said
+    for each in trained:
+        described = data[each.name]
+        assert described["losses"] == [record.test_loss for record in each.history]
+        assert described["trainLosses"] == [record.train_loss for record in each.history]
+        assert described["trainAccuracies"] == [record.train_accuracy for record in each.history]
+
+
+def read_sum(text: str) -> list[float]:
+    """The sum, the bias and the result that are printed; the exact value, if it is another."""
+    return [float(value) for value in re.findall(r"-?\d+\.\d+", text.replace(MINUS, "-"))]
 
 
 def test_a_convolution_is_computed_on_the_garment_and_on_a_drawn_square(explorer, trained):
@@ -1327,12 +1345,8 @@ def test_a_convolution_is_computed_on_the_garment_and_on_a_drawn_square(explorer
         assert window == pytest.approx(seen, abs=0.0051)
         expected_products = [a * b for a, b in zip(window, weights, strict=True)]
         assert products == pytest.approx(expected_products, abs=0.02)
-        text = explorer.text("sums").replace(MINUS, "-")
-        total, bias, value = map(
-            float, re.search(r"sum ≈ (-?[\d.]+), plus bias (-?[\d.]+) ≈ (-?[\d.]+)", text).groups()
-        )
+        *_, value = read_sum(explorer.text("sum-text"))
         assert value == pytest.approx(expected, abs=0.0051)
-        assert total + bias == pytest.approx(value, abs=0.015)
         explorer.click("square")
     assert explorer.state("image") >= 0, "and back to the garment"
     before = explorer.state("point")[1]
@@ -1340,8 +1354,55 @@ def test_a_convolution_is_computed_on_the_garment_and_on_a_drawn_square(explorer
     assert explorer.state("point")[1] == (before + 1) % 10
 
 
+def test_printed_products_add_up_to_the_printed_sum(explorer):
+    explorer.open_chapter("convolution")
+    for row, column in itertools.product(range(0, 28, 3), repeat=2):
+        explorer.run("pick(arguments[0], arguments[1])", row, column)
+        products = explorer.grids("#products-0 .grid")[0]
+        total, bias, result, *exact = read_sum(explorer.text("sum-text"))
+        assert total == pytest.approx(sum(v for v in products if v is not None), abs=1e-6)
+        assert result == pytest.approx(total + bias, abs=1e-6)
+        assert not exact or exact[0] != result
+
+
+def type_weights(explorer: Explorer, *texts: str) -> None:
+    """Type into the nine weights, as a visitor does: one after the other."""
+    for cell, text in zip(
+        explorer.driver.find_elements(By.CSS_SELECTOR, "#kernel input"), texts, strict=True
+    ):
+        cell.send_keys(Keys.CONTROL + "a")
+        cell.send_keys(text)
+
+
+def test_nine_weights_are_set_and_the_map_follows(explorer, trained):
+    explorer.open_chapter("convolution")
+    channel = explorer.state("point")[1]
+    trained_map = torch.tensor(explorer.run("return [...layers[1].values]"))
+    type_weights(explorer, "-1", "−2", "-1", "0", "0", "0", "1", "2,0", "1.0")
+    kernel = torch.tensor([[-1.0, -2, -1], [0, 0, 0], [1, 2, 1]])
+    image = explorer.image
+    expected = F.conv2d(image, kernel[None, None], padding=1)[0, 0]
+    found = torch.tensor(explorer.run("return [...layers[1].values]")).reshape(10, 28, 28)
+    torch.testing.assert_close(found[channel], expected, atol=1e-5, rtol=1e-5)
+    others = [k for k in range(10) if k != channel]
+    assert torch.equal(found[others], trained_map.reshape(10, 28, 28)[others])
+    assert explorer.run("return state.kernel") == kernel.flatten().tolist()
+    assert "weights of your own" in explorer.text("channel-text")
+    address = explorer.run("return window.explorer.address()")
+    explorer.open(address)
+    assert explorer.run("return state.kernel") == kernel.flatten().tolist()
+    type_weights(explorer, "x", "", *["1"] * 7)
+    cells = explorer.driver.find_elements(By.CSS_SELECTOR, "#kernel [aria-invalid=true]")
+    assert len(cells) == 2
+    assert explorer.run("return state.kernel") == kernel.flatten().tolist(), "as before"
+    explorer.run("document.querySelector('[data-kernel=blur]').click()")
+    assert len(set(explorer.run("return state.kernel"))) == 1
+    explorer.run("document.querySelector('[data-kernel=trained]').click()")
+    assert torch.equal(torch.tensor(explorer.run("return [...layers[1].values]")), trained_map)
+
+
 def test_relu_and_max_pool_are_shown_on_four_values_some_below_zero(explorer, trained):
-    explorer.open_chapter("pool")
+    explorer.open_chapter("pooling")
     _, channel, y, x = explorer.state("point")
     with torch.inference_mode():
         maps = trained[1].network.conv_block_1[:3](explorer.image)[0, channel]
@@ -1360,10 +1421,12 @@ def test_shares_follow_from_logits_and_a_class_can_be_asked(explorer, trained):
     assert "Pullover" in explorer.text("parts-text")
 
 
-def test_the_mlps_unit_changes_by_a_shift_and_the_average_is_shown(explorer, trained):
-    explorer.open_chapter("shift")
+def test_the_mlps_sum_changes_by_a_shift_and_the_average_is_shown(explorer, trained):
+    explorer.open_chapter("shifts")
+    assert "was searched for" in explorer.text("searched")
     network = trained[0].network
-    for far in (0, 2, 4):
+    whole = explorer.image.sum()
+    for far in (0, 2, 6):
         explorer.run(
             """const slider = document.getElementById("far"); slider.value = arguments[0];
             slider.dispatchEvent(new Event("input"))""",
@@ -1371,36 +1434,120 @@ def test_the_mlps_unit_changes_by_a_shift_and_the_average_is_shown(explorer, tra
         )
         assert max(map(abs, explorer.state("shift"))) == far
         with torch.inference_mode():
-            hidden = network.layer_stack[:3](explorer.image)[0]
-        unit, value = re.search(r"unit (\d+): ([\d.]+)", explorer.text("unit-text-1")).groups()
-        assert float(value) == pytest.approx(hidden[int(unit) - 1].item(), abs=0.0051)
-        assert "Right of 100 test images" in explorer.text("average")
+            sums = network.layer_stack[:2](explorer.image)[0]  # before the ReLU
+        text = explorer.text("unit-text-1").replace(MINUS, "-")
+        unit, value = re.search(r"unit (\d+), sum: (-?[\d.]+)", text).groups()
+        assert float(value) == pytest.approx(sums[int(unit) - 1].item(), abs=0.0051)
+        assert "Of 100 test images right" in explorer.text("average")
         said = explorer.run("return document.querySelector('#average svg').ariaLabel")
         for each in trained:
-            share = float(re.search(rf"{each.name} ([\d.]+) %", said)[1])
+            share = float(re.search(rf"{each.name} ([\d.]+)\s%", said)[1])
             assert share == pytest.approx(100 * each.shift_accuracy[far], abs=0.051)
             prediction = int(logits_of(each, explorer.image).argmax())
             name = explorer.run("return classes[arguments[0]]", prediction)
             mark = "✓" if prediction == explorer.run("return truth") else "✗"
             assert f"{each.name}: {name} {mark}" in explorer.text("verdict")
+        if far == 0:
+            whole = explorer.image.sum()
+    gone = 100 * (1 - explorer.image.sum() / whole).item()
+    assert gone > 1
+    said = re.search(r"(\d+)\s% of the brightness", explorer.text("searched"))[1]
+    assert float(said) == pytest.approx(gone, abs=0.51)
+
+
+def guess(explorer: Explorer, label: int) -> None:
+    explorer.run("document.querySelector(`[data-guess='${arguments[0]}']`).click()", label)
 
 
 def test_one_guesses_before_the_answers_are_shown(explorer):
-    explorer.open_chapter("guess")
+    explorer.open_chapter("mistakes")
     data = explorer.data
+    predictions = data["networks"]["TinyVGG"]["predictions"]
     told = explorer.element("told")
     assert not told.is_displayed() and explorer.text("guessed") == ""
-    image = explorer.state("image")
-    truth = data["labels"][image]
-    assert data["networks"]["TinyVGG"]["predictions"][image] != truth
-    explorer.driver.find_elements(By.CSS_SELECTOR, "[data-guess]")[truth].click()
-    assert told.is_displayed()
-    assert "you were right 1 of 1 times" in explorer.text("guessed")
-    explorer.click("another")
-    assert explorer.state("image") != image and not told.is_displayed()
-    wrong = (data["labels"][explorer.state("image")] + 1) % 10
-    explorer.driver.find_elements(By.CSS_SELECTOR, "[data-guess]")[wrong].click()
-    assert "you were right 1 of 2 times" in explorer.text("guessed")
+    seen = []
+    right = 0
+    for number in range(1, 7):
+        image = explorer.state("image")
+        seen.append(image)
+        truth = data["labels"][image]
+        assert not told.is_displayed()
+        guess(explorer, truth if number % 2 else (truth + 1) % 10)
+        assert told.is_displayed()
+        right += predictions[image] == truth
+        said = explorer.text("guessed")
+        assert f"were right in {(number + 1) // 2} of {number}, TinyVGG in {right}." in " ".join(
+            said.split()
+        )
+        explorer.click("another")
+    assert len(set(seen)) == len(seen)
+    guessed = explorer.run("return GUESSED")
+    wrong = [predictions[k] != data["labels"][k] for k in guessed]
+    assert sorted(set(guessed)) == sorted(guessed)
+    assert 0.4 <= sum(wrong) / len(wrong) <= 0.6, "a guess is not won by construction"
+
+
+def test_a_mistake_that_mirroring_mends_is_mirrored(explorer, trained):
+    data = explorer.data
+    described = data["networks"]["TinyVGG"]
+    images = torch.tensor(explorer.run("return [...imageBytes]")).reshape(-1, 1, 28, 28) / 255
+    labels = torch.tensor(data["labels"])
+    with torch.inference_mode():
+        mirrored = trained[1].network.eval()(images.flip(3)).softmax(dim=1)
+    is_mended = (torch.tensor(described["predictions"]) != labels) & (
+        mirrored.argmax(dim=1) == labels
+    )
+    assert set(described["mended"]) == set(is_mended.nonzero().flatten().tolist())
+    shares = mirrored[described["mended"], labels[described["mended"]]]
+    assert shares.diff().max() <= 0, "the clearest comes first"
+    explorer.open_chapter("mistakes")
+    assert explorer.state("image") == described["mended"][0]
+    guess(explorer, 0)
+    explorer.click("mirror")
+    truth = explorer.run("return classes[truth]")
+    assert f"Mirrored, TinyVGG answers {truth}" in explorer.text("mirrored")
+    assert torch.equal(explorer.image, images[described["mended"][:1]].flip(3))
+    explorer.click("mirror")
+    assert explorer.text("mirrored") == ""
+    others = [k for k in explorer.run("return GUESSED") if k not in described["mended"]]
+    explorer.run("choose(arguments[0]); update()", others[0])
+    guess(explorer, 0)
+    assert not explorer.element("mirror").is_displayed()
+
+
+FOLLOWING = ("image", "convolution", "pooling", "softmax", "untrained", "learning", "shifts")
+
+
+def test_one_image_goes_through_all_chapters(explorer):
+    explorer.open_chapter("image")
+    explorer.run("document.querySelectorAll('#thumbnails button')[6].click()")
+    chosen = explorer.image
+    for name in FOLLOWING[1:]:
+        explorer.run("turnTo(findChapter(arguments[0]))", name)
+        if name == "shifts":
+            explorer.run("state.shift = [0, 0]; update()")
+        assert torch.equal(explorer.image, chosen), name
+    explorer.run("turnTo(findChapter('mistakes'))")
+    assert not torch.equal(explorer.image, chosen), "there one guesses"
+    explorer.run("turnTo(findChapter('everything'))")
+    assert torch.equal(explorer.image, chosen)
+
+
+def test_a_photograph_goes_through_all_chapters(explorer):
+    explorer.open_chapter("photograph")
+    explorer.element("file").send_keys(str(PHOTOGRAPH))
+    wait_for(lambda: "light on black" in explorer.text("status"))
+    own = explorer.image
+    for name in FOLLOWING:
+        explorer.run("turnTo(findChapter(arguments[0]))", name)
+        if name == "shifts":
+            assert not re.search("[✓✗]", explorer.text("verdict")), "its class is not known"
+            explorer.run("state.shift = [0, 0]; update()")
+        assert torch.equal(explorer.image, own), name
+    explorer.run("turnTo(findChapter('image'))")
+    explorer.run("document.querySelectorAll('#thumbnails button')[2].click()")
+    explorer.run("turnTo(findChapter('pooling'))")
+    assert explorer.state("image") == 2, "another one was chosen"
 
 
 def test_a_photograph_stands_beside_what_is_made_of_it(explorer):
@@ -1482,7 +1629,7 @@ def test_chapters_hold_for_other_images_and_classes(open_page, count: int, with_
             explorer.run("return document.querySelectorAll('#classes li:not([hidden])').length")
             <= 12
         )
-    assert ("shift" in explorer.chapters) is with_mlp
+    assert ("shifts" in explorer.chapters) is with_mlp
 
 
 # ---- For everyone --------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from fashion_mnist_extras.analysis import Evidence, predict_shifted
 
 SOURCES = Path(__file__).parent
 SCRIPTS = (
-    *("network.js", "photograph.js", "data.js", "images.js", "paint.js"),
-    *("everything.js", "chapters.js", "main.js"),
+    *("network.js", "photograph.js", "sentences.js", "data.js", "state.js", "images.js"),
+    *("files.js", "paint.js", "everything.js", "temporary.js", "answers.js", "way.js"),
+    *("chapters.js", "stages.js", "main.js", "print.js"),
 )
 NO_CNN = "<main><p>The last run trained no TinyVGG, and this page shows nothing else.</p></main>"
 # The page has few megabytes, so that a browser opens it at once.
@@ -115,9 +116,10 @@ def build_page(
     for name, result in chosen.items():
         if name in computed:
             data["networks"][name] = {
-                **describe_training(result.network, moments[name]),
+                **describe_training(result, moments[name]),
                 "confusion": result.metrics.confusion_matrix.tolist(),
                 "predictions": result.test_logits.argmax(dim=1)[sample].tolist(),
+                "mended": find_mended(result, test_set.images, sample),
                 "shiftAccuracy": evidence["shift_accuracy"][name],
                 "shiftedImages": evidence["images"],
                 # So that the page can verify its own computation.
@@ -204,10 +206,18 @@ def choose_mistakes(results: Iterable[program.TrainedNetwork], most: int) -> lis
     return list(dict.fromkeys(index for _, index in sorted(found)))[:most]
 
 
-def describe_training(network: nn.Module, snapshots: Sequence[Snapshot]) -> dict[str, Any]:
-    """Return the weights at these moments; the last ones exactly."""
-    state = network.state_dict()
+def describe_training(
+    result: program.TrainedNetwork, snapshots: Sequence[Snapshot]
+) -> dict[str, Any]:
+    """Return the learning curves and the weights at these moments; the last weights exactly."""
+    state = result.network.state_dict()
+    records = {record.epoch: record for record in result.history}
+    # Of a hundred epochs and more the history has not all.
+    shown = [records.get(snapshot["epoch"]) for snapshot in snapshots]
     return {
+        "losses": [record and record.test_loss for record in shown],
+        "trainAccuracies": [record and record.train_accuracy for record in shown],
+        "trainLosses": [record and record.train_loss for record in shown],
         "shapes": {key: tensor.shape for key, tensor in state.items()},
         "last": encode(torch.cat([tensor.flatten() for tensor in state.values()])),
         "epochs": [snapshot["epoch"] for snapshot in snapshots],
@@ -215,6 +225,18 @@ def describe_training(network: nn.Module, snapshots: Sequence[Snapshot]) -> dict
         "weights": [encode(snapshot["weights"]) for snapshot in snapshots],
         "scales": [encode(snapshot["scales"]) for snapshot in snapshots],
     }
+
+
+def find_mended(result: program.TrainedNetwork, images: Tensor, sample: Tensor) -> list[int]:
+    """Return which of the sample's mistakes become right if the image is mirrored, the clearest first."""
+    labels = result.test_labels[sample]
+    logits = program.predict_logits(result.network, images[sample].flip(-1)).to(labels.device)
+    is_mended = (result.test_logits[sample].argmax(dim=1) != labels) & (
+        logits.argmax(dim=1) == labels
+    )
+    shares = logits.softmax(dim=1)[torch.arange(len(labels)), labels]
+    mended = is_mended.nonzero().flatten()
+    return mended[shares[mended].argsort(descending=True)].tolist()
 
 
 def predict_all_shifts(network: nn.Module, images: Tensor, step: int) -> list[list[int]]:

@@ -4,7 +4,7 @@ function drawPicture() {
   const context = Object.assign(canvas, { width: W * zoom, height: H * zoom }).getContext("2d");
   Object.assign(context, { imageSmoothingEnabled: false, strokeStyle: FRAME, lineWidth: 4 });
   context.drawImage(paintImage(scratch, pixels), 0, 0, W * zoom, H * zoom);
-  const frame = CHAPTERS[state.chapter].frame?.(); // [row, column, size]
+  const frame = thisChapter().frame?.(); // [row, column, size]
   if (frame) {
     context.strokeRect(frame[1] * zoom, frame[0] * zoom, frame[2] * zoom, frame[2] * zoom);
   }
@@ -161,14 +161,16 @@ function explainPoint([l, channel, y, x]) {
   const more = input.channels > MOST ? `, ${MOST} of its ${input.channels} channels shown` : "";
   return [
     title,
-    `${addUp("sum of products", before, bias)}; the ReLU makes it <strong>${number(Math.max(0, before))}</strong>`,
+    `${addUp(
+      "sum of products",
+      all.flatMap((p) => p.products),
+      bias,
+      before,
+    )}; the ReLU makes it <strong>${number(Math.max(0, before))}</strong>`,
     `<p class="soft">What the window of 3 × 3 sees in ${source}${more}, × weights = products${several ? " → their sum" : ""}</p>
     <div class="products">${rows.join("")}</div>`,
   ];
 }
-/** Return "sum, plus bias ≈ value", each rounded by itself. */
-const addUp = (name, value, bias) =>
-  `${name} ≈ ${number(value - bias)}, plus bias ${number(bias)} ≈ <strong>${number(value)}</strong>`;
 /** Return what each place of the last max-pool adds to a class's logit, all channels together, and its bias. */
 function partsOf(k) {
   const { height, width, values } = layers.at(-1);
@@ -187,8 +189,9 @@ function explainClass(k) {
     `Why ${escapeHtml(classes[k])}? TinyVGG's score (logit)`,
     addUp(
       "sum over the places",
-      parts.reduce((a, b) => a + b, bias),
+      parts,
       bias,
+      parts.reduce((a, b) => a + b, bias),
     ),
     `<p class="soft">What each of max-pool 2's ${height} × ${width} places adds (brown) or takes away (purple), all channels together.</p>
     ${grid(parts, width, largestOf(parts))}`,
@@ -544,8 +547,7 @@ function drawUnits() {
 function drawSoftmax() {
   const scores = logits("TinyVGG", pixels, state.step, layers);
   const shares = softmax(scores);
-  const most =
-    classes.length > 12 && CHAPTERS[state.chapter].id !== "everything" ? 10 : classes.length;
+  const most = classes.length > 12 && thisChapter().id !== "everything" ? 10 : classes.length;
   const shown = [...classes.keys()]
     .sort((a, b) => shares[b] - shares[a])
     .slice(0, most)

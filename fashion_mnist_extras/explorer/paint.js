@@ -47,39 +47,20 @@ const paintValues = (canvas, width, height, values, largest = largestOf(values))
 const MOST = 16;
 
 const escapeHtml = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
-const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
-/** Return a line for each of lines, {name, values in [0, 1]}, over ticks: texts as many as there are values. */
-function drawCurves(title, lines, ticks, now, [width, height], axis = "") {
+function drawCurves({ title, lines, ticks, now, width, height, axis = "", range = "share" }) {
+  const known = lines.flatMap(({ values }) => values).filter((v) => v !== null);
+  const top1 = range === "share" ? 1 : Math.max(...known);
   const [left, right, top, bottom] = [52, width - 12, 26, height - (axis ? 44 : 26)];
   const x = (k) => left + ((right - left) * k) / Math.max(1, ticks.length - 1);
-  const y = (value) => bottom - (bottom - top) * value;
-  const grid = [0, 0.5, 1].map(
-    (v) =>
-      `<line x1="${left}" x2="${right}" y1="${y(v)}" y2="${y(v)}"/><text x="${left - 8}" y="${y(v) + 5}" text-anchor="end">${100 * v} %</text>`,
-  );
-  const every = Math.ceil(ticks.length / 10); // of more there is no room for each
-  const labels = ticks.map((text, k) =>
-    (ticks.length - 1 - k) % every
-      ? ""
-      : `<text x="${x(k)}" y="${bottom + 20}" text-anchor="middle">${text}</text>`,
-  );
-  const paths = lines.map(
-    ({ name, values }) =>
-      `<polyline stroke="var(--${name})" points="${values.map((v, k) => `${x(k)},${y(v)}`).join(" ")}"/>`,
-  );
-  const shareOf = (values) => (now < values.length ? percent(values[now]) : "");
-  const said = lines.map(({ name, values }) => `${name} ${shareOf(values)}`).join(", ");
-  const keys = lines.map(
-    ({ name, values }, k) =>
-      `<text x="${left + k * 190}" y="16"><tspan fill="var(--${name})">■</tspan> ${name} ${shareOf(values)}</text>`,
-  );
-  return `<svg class="curve" viewBox="0 0 ${width} ${height}" role="img" aria-label="${title}: ${said}">${grid.join("")}${labels.join("")}
-    ${now < ticks.length ? `<line class="now" x1="${x(now)}" x2="${x(now)}" y1="${top}" y2="${bottom}"/>` : ""}${paths.join("")}${keys.join("")}<text x="${(left + right) / 2}" y="${height - 4}" text-anchor="middle">${axis}</text></svg>`;
+  const y = (v) => bottom - ((bottom - top) * v) / top1;
+  const paths = lines.map(({ name, values, isDashed }) => {
+    const points = values.map((v, k) => (v === null ? "" : `${x(k)},${y(v)}`)).filter(Boolean);
+    return `<polyline class="${isDashed ? "dashed" : ""}" stroke="var(--${name})" points="${points.join(" ")}"/>`;
+  });
+  return `<svg class="curve" viewBox="0 0 ${width} ${height}" role="img" aria-label="${title}">${paths.join("")}<text x="60" y="15">${title}</text></svg>`;
 }
-
 // ---- The panel: why a value is what it is ----------------------------------------------------------
-const number = (value) => (Math.round(100 * value) / 100 || 0).toFixed(2).replace("-", "−");
 function grid(values, columns, largest, { taken = -1, isImage = false } = {}) {
   const cells = values.map((v, k) => {
     const rgb = isImage ? Array(3).fill(Math.round(255 * v)) : colorOf(v / largest);
@@ -111,18 +92,4 @@ function paintMap(canvas, { width, height, values }, channel, frame, largest) {
   if (frame) {
     context.strokeRect(frame[1] * zoom, frame[0] * zoom, frame[2] * zoom, frame[2] * zoom);
   }
-}
-/** Draw lines over a stage, from places of canvases, [row, column, size] in pixels of theirs, to the next element. */
-function connect(stage, joins) {
-  const outer = stage.getBoundingClientRect();
-  const lines = joins.map(([canvas, [row, column, size], width, target]) => {
-    const from = canvas.getBoundingClientRect();
-    const to = target.getBoundingClientRect();
-    const unit = from.width / width;
-    const x = from.left - outer.left + (column + size) * unit;
-    const y = from.top - outer.top + row * unit;
-    const end = to.left - outer.left;
-    return `<line x1="${x}" y1="${y}" x2="${end}" y2="${to.top - outer.top}"/><line x1="${x}" y1="${y + size * unit}" x2="${end}" y2="${to.bottom - outer.top}"/>`;
-  });
-  stage.querySelector("svg.lines").innerHTML = lines.join("");
 }

@@ -1,0 +1,54 @@
+// Printing: all chapters, one on a page, and the answers on a page of their own.
+
+window.onbeforeprint = () => {
+  const kept = { state: { ...state }, original, truth, strokes, photograph };
+  const pages = [];
+  CHAPTERS.slice(0, -1).forEach((chapter, number) => {
+    openChapter(number);
+    update();
+    pages.push(copyChapter(articleOf(chapter)));
+  });
+  element("print").replaceChildren(...pages, writeAnswers());
+  openChapter(kept.state.chapter);
+  setImage(kept.original, kept.truth, kept.state.image);
+  Object.assign(state, kept.state);
+  strokes = kept.strokes;
+  update();
+};
+
+window.onafterprint = () => element("print").replaceChildren();
+
+/** Return a copy of a chapter, with what is drawn on its canvases. */
+function copyChapter(article) {
+  const copy = article.cloneNode(true);
+  const canvases = copy.querySelectorAll("canvas");
+  article.querySelectorAll("canvas").forEach((canvas, k) => {
+    if (canvas.width && canvas.height) {
+      canvases[k].getContext("2d").drawImage(canvas, 0, 0);
+    }
+  });
+  const inputs = copy.querySelectorAll("#kernel input");
+  article.querySelectorAll("#kernel input").forEach((input, k) => {
+    const cell = document.createElement("i");
+    cell.textContent = input.value;
+    cell.style.cssText = input.style.cssText;
+    inputs[k].replaceWith(cell);
+  });
+  return copy;
+}
+
+function writeAnswers() {
+  const page = document.createElement("article");
+  page.className = "printed-answers";
+  const items = CHAPTERS.slice(0, -1).map((chapter, number) => {
+    const answer = typeof chapter.answer === "function" ? answerOf(number) : chapter.answer;
+    return `<dt>${number + 1}. ${chapter.question}</dt><dd>${answer}</dd>`;
+  });
+  const minutes = CHAPTERS.reduce((sum, chapter) => sum + (chapter.minutes ?? 0), 0);
+  page.innerHTML = `<h2>Answers</h2><dl>${items.join("")}</dl>
+    <p class="teacher">For the teacher: ${minutes} minutes for all chapters.</p>`;
+  return page;
+}
+
+/** Return the answer that a chapter gave when it was drawn. */
+const answerOf = (number) => articleOf(CHAPTERS[number]).querySelector("details p").innerHTML;

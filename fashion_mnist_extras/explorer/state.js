@@ -1,0 +1,137 @@
+// The state of the page. All of it, but for what is drawn, stands in its address.
+
+// What stands for an image that is not one of the stored ones.
+const OWN = -1; // from a file, or drawn
+const SQUARE = -2;
+
+const state = {
+  chapter: 0,
+  image: 0,
+  step: LAST, // the moment of training
+  shift: [0, 0],
+  mirror: 0,
+  turn: 0, // in degrees
+  point: [1, 0, H >> 1, W >> 1], // layer, channel, row, column
+  label: -1, // the class that is asked about
+  isOpen: false, // whether a point or a class is explained
+  kernel: null, // nine weights set by hand
+};
+
+const thisChapter = () => CHAPTERS[state.chapter];
+const findChapter = (id) => CHAPTERS.findIndex((chapter) => chapter.id === id);
+
+function address() {
+  const parts = [`chapter=${thisChapter().id}`];
+  if (state.image >= 0) {
+    parts.push(`image=${state.image}`);
+  } else if (state.image === SQUARE) {
+    parts.push("image=square");
+  }
+  parts.push(`step=${state.step}`);
+  if (state.shift.some(Boolean)) {
+    parts.push(`shift=${state.shift}`);
+  }
+  if (state.mirror) {
+    parts.push("mirror=1");
+  }
+  if (state.turn) {
+    parts.push(`turn=${state.turn}`);
+  }
+  if (state.kernel) {
+    parts.push(`weights=${state.kernel}`);
+  }
+  if (state.isOpen) {
+    parts.push(state.label >= 0 ? `class=${state.label}` : `point=${state.point.join(".")}`);
+  }
+  return `#${parts.join("&")}`;
+}
+
+/**
+ * Change the browser's address by replaceState or pushState. In a sandbox, as that of JupyterLab,
+ * a page has no address of its own.
+ */
+function setAddress(change, hash) {
+  try {
+    history[change](null, "", hash);
+  } catch (error) {
+    if (error.name !== "SecurityError") {
+      throw error;
+    }
+  }
+}
+
+let writing = 0; // a timer: browsers allow only so many changes of the address per second
+function writeAddress() {
+  clearTimeout(writing);
+  writing = setTimeout(() => setAddress("replaceState", address()), 150);
+}
+
+const limit = (value, end) => Math.max(0, Math.min(end - 1, Math.trunc(value) || 0));
+
+function numbersIn(said, name, separator) {
+  const texts = (said.get(name) ?? "").split(separator);
+  return texts.map((text) => Math.trunc(text) || 0);
+}
+
+/** Take over what an address says; what it does not say is as the chapter begins. */
+function readAddress(hash = location.hash) {
+  const said = new URLSearchParams(hash.slice(1));
+  openChapter(findAddressed(said));
+  readImage(said);
+  if (said.has("step")) {
+    state.step = limit(said.get("step"), LAST + 1);
+  }
+  if (said.has("weights")) {
+    const weights = said.get("weights").split(",").map(Number);
+    state.kernel = weights.length === 9 && weights.every(Number.isFinite) ? weights : null;
+  }
+  update(); // of layers, so that a point can be checked
+  readPoint(said);
+}
+
+// The chapters as they were once numbered, in the addresses that teachers have noted.
+const NUMBERED = [
+  ...["image", "untrained", "learning", "convolution", "pooling"],
+  ...["softmax", "shifts", "mistakes", "photograph", "everything"],
+];
+
+/** Return the chapter that an address names. One that names none means the last, an unknown the first. */
+function findAddressed(said) {
+  const name = said.get("chapter");
+  if (name === null) {
+    const isKnown = ["image", "step", "shift", "mirror", "turn", "class", "point"].some((key) =>
+      said.has(key),
+    );
+    return isKnown ? CHAPTERS.length - 1 : 0;
+  }
+  const numbered = NUMBERED.filter((id) => findChapter(id) >= 0);
+  return Math.max(0, findChapter(numbered[name - 1] ?? name));
+}
+
+function readImage(said) {
+  if (said.get("image") === "square") {
+    setImage(drawSquare(), -1, SQUARE);
+  } else if (said.has("image")) {
+    follow(limit(said.get("image"), labels.length));
+  }
+  if (said.has("shift")) {
+    state.shift = numbersIn(said, "shift", ",").concat(0).slice(0, 2);
+  }
+  if (said.has("mirror")) {
+    state.mirror = limit(said.get("mirror"), 2);
+  }
+  if (said.has("turn")) {
+    [state.turn] = numbersIn(said, "turn");
+  }
+}
+
+function readPoint(said) {
+  if (said.has("class")) {
+    point(limit(said.get("class"), classes.length));
+  } else if (said.has("point")) {
+    const [l, channel, y, x] = numbersIn(said, "point", ".");
+    const at = limit(l, layers.length);
+    const { channels, height, width } = layers[at];
+    point([at, limit(channel, channels), limit(y, height), limit(x, width)]);
+  }
+}
