@@ -514,7 +514,7 @@ element("close-up").onpointerdown = element("close-up").onpointermove = (event) 
   const [l, channel] = state.point;
   const layer = layers[l];
   const size = element("close-up").clientWidth;
-  const [x, y] = [event.offsetX, event.offsetY].map((v, k) =>
+  const [x, y] = [event.offsetX, event.offsetY].map((v) =>
     Math.max(0, Math.min(layer.width - 1, Math.floor((v / size) * layer.width))),
   );
   point([l, channel, Math.min(y, layer.height - 1), x]);
