@@ -9,7 +9,8 @@ export default [
     languageOptions: { sourceType: "script", globals: globals.browser },
   },
   {
-    files: ["*.test.js"],
+    files: ["*.js"],
+    ignores: ["joined.js"],
     languageOptions: { sourceType: "commonjs", globals: globals.node },
   },
 ];
