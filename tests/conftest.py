@@ -1,16 +1,19 @@
+import base64
 import io
+import math
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torchvision.datasets import FashionMNIST
 
 import fashion_mnist_cnn as program
@@ -143,6 +146,26 @@ def to_bytes(content: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
+
+
+def decode_moment(network: Mapping[str, Any], moment: int) -> dict[str, Tensor]:
+    """The weights that the explorer page has at a moment: int8 times the scale of their row."""
+    weights = torch.frombuffer(
+        bytearray(base64.b64decode(network["weights"][moment])), dtype=torch.int8
+    )
+    scales = torch.frombuffer(
+        bytearray(base64.b64decode(network["scales"][moment])), dtype=torch.float32
+    )
+    state = {}
+    for key, shape in network["shapes"].items():
+        size = math.prod(shape)
+        rows = shape[0] if len(shape) > 1 else 1
+        values = weights[:size].reshape(rows, -1) * scales[:rows, None]
+        state[key] = values.reshape(shape)
+        weights = weights[size:]
+        scales = scales[rows:]
+    assert len(weights) == len(scales) == 0
+    return state
 
 
 # ---- Processes -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,7 +33,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from torch import Tensor, nn
 
 import fashion_mnist_cnn as program
-from conftest import MODEL, REPOSITORY, load_folder, save_lamps
+from conftest import MODEL, REPOSITORY, decode_moment, load_folder, save_lamps
 from fashion_mnist_extras.analysis import Evidence, measure_shifts
 from fashion_mnist_extras.explorer import (
     Snapshot,
@@ -362,28 +362,17 @@ def read_data(folder: Path) -> dict[str, Any]:
     return json.loads(page.partition('type="application/json">')[2].partition("</script>")[0])
 
 
-def decode_moment(network: Mapping[str, Any], moment: int) -> dict[str, Tensor]:
-    """The weights that the page has at a moment: int8 times the scale of their row."""
-    weights = torch.frombuffer(
-        bytearray(base64.b64decode(network["weights"][moment])), dtype=torch.int8
-    )
-    scales = torch.frombuffer(
-        bytearray(base64.b64decode(network["scales"][moment])), dtype=torch.float32
-    )
-    state = {}
-    for key, shape in network["shapes"].items():
-        size = math.prod(shape)
-        rows = shape[0] if len(shape) > 1 else 1
-        values = weights[:size].reshape(rows, -1) * scales[:rows, None]
-        state[key] = values.reshape(shape)
-        weights = weights[size:]
-        scales = scales[rows:]
-    assert len(weights) == len(scales) == 0
-    return state
+def assert_percentages_are_those_of_pytorch(explorer: Explorer, trained: Sequence[Trained]) -> None:
+    """Beside the classes, for the image as it is now."""
+    shown = explorer.shown
+    for each in trained:
+        expected = percentages(each, explorer.image)
+        assert shown[each.name] == pytest.approx(expected, abs=0.06), each.name
 
 
-def assert_logits_are_those_of_pytorch(explorer: Explorer, trained: Sequence[Trained]) -> None:
-    """For some images at every moment; at the last one the weights are the network's own."""
+# ---- What it is given ----------------------------------------------------------------------------
+def test_its_logits_are_those_of_pytorch_at_every_moment(explorer, trained):
+    """For some images; at the last moment the weights are the network's own."""
     data = explorer.data
     shape = explorer.run("return [C, H, W]")
     images = []
@@ -407,11 +396,6 @@ def assert_logits_are_those_of_pytorch(explorer: Explorer, trained: Sequence[Tra
                 expected = network(batch)
             torch.testing.assert_close(found[moment], expected, atol=2e-3, rtol=1e-4)
         assert expected.std() > 0.01  # they would be alike if all were zero
-
-
-# ---- What it is given ----------------------------------------------------------------------------
-def test_its_logits_are_those_of_pytorch_at_every_moment(explorer, trained):
-    assert_logits_are_those_of_pytorch(explorer, trained)
 
 
 def test_the_moments_are_those_of_the_whole_training(page_folder: Path, trained):
@@ -481,7 +465,7 @@ def test_wide_networks_stay_under_four_megabytes(open_page, sets):
     assert (explorer.folder / "explorer.html").stat().st_size < 4_000_000
     moments = len(explorer.data["networks"]["MLP"]["weights"])
     assert 3 <= moments < 9
-    assert_logits_are_those_of_pytorch(explorer, wide)
+    assert_percentages_are_those_of_pytorch(explorer, wide)
     assert "The first sixteen of 64 channels are shown." in explorer.text("help")
     explorer.click_map(3, 15, 0.5, 0.5)
     assert "conv 2, channel 16" in explorer.text("why-title")
@@ -499,7 +483,7 @@ def test_coloured_images_of_another_size_are_explored_too(open_page, tmp_path: P
     cnn = train_little(program.TinyVGG(3, 10, 2, size), *lamps)
     explorer = open_page([mlp, cnn], lamps[1], "lamps")
     assert (explorer.folder / "explorer.html").stat().st_size < 4_000_000
-    assert_logits_are_those_of_pytorch(explorer, [mlp, cnn])
+    assert_percentages_are_those_of_pytorch(explorer, [mlp, cnn])
     explorer.click_map(1, 0, 0.5, 0.5)
     assert len(explorer.grids()) == 9
     explorer.click_map(10, 0, 0.5, 0.5)
@@ -549,9 +533,7 @@ def test_keys_on_the_image_shift_it_and_the_probabilities_follow(explorer, train
     before = explorer.image
     explorer.press(Keys.ARROW_RIGHT * 3, Keys.ARROW_DOWN)
     assert torch.equal(explorer.image, F.pad(before, (3, -3, 1, -1)))
-    shown = explorer.shown
-    for each in trained:
-        assert shown[each.name] == pytest.approx(percentages(each, explorer.image), abs=0.06)
+    assert_percentages_are_those_of_pytorch(explorer, trained)
     explorer.press(Keys.ARROW_LEFT * 5, Keys.ARROW_UP)  # and what left the frame comes back
     assert torch.equal(explorer.image, F.pad(before, (-2, 2, 0, 0)))
     explorer.press("0")
@@ -1610,15 +1592,14 @@ def test_without_scripts_it_says_what_to_do():
 def test_chapters_hold_for_other_images_and_classes(open_page, count: int, with_mlp: bool):
     torch.manual_seed(0)
     names = tuple(f"class number {k}" for k in range(count))
-    images = torch.randint(256, (200, 3, 64, 64), dtype=torch.uint8)
-    image_set = program.ImageSet(images, torch.arange(200) % count, names)
+    images = torch.randint(256, (100, 3, 64, 64), dtype=torch.uint8)
+    train_set = program.ImageSet(images, torch.arange(100) % count, names)
+    test_set = train_set.subset(slice(20 + count))  # few: a wide network takes its time for each
     networks: list[nn.Module] = [program.TinyVGG(3, 64 if count == 2 else 10, count, 64)]
     if with_mlp:
         networks.insert(0, program.MLP(3 * 64**2, 10, count))
-    few = image_set.subset(slice(100))
-    explorer = open_page(
-        [train_little(network, few, image_set) for network in networks], image_set, "noise"
-    )
+    trained = [train_little(network, train_set, test_set) for network in networks]
+    explorer = open_page(trained, test_set, "noise")
     explorer.set_size(1366, 625)
     for number, name in enumerate(explorer.chapters[:-1]):
         explorer.run("turnTo(arguments[0])", number)

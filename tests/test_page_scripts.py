@@ -1,0 +1,113 @@
+"""The explorer page's scripts without a browser: Node runs them beside PyTorch and Pillow.
+
+Without Node these tests are skipped, or fail if REQUIRE_BROWSER is set.
+"""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fashion_mnist_cnn as program
+from conftest import REPOSITORY, decode_moment
+from fashion_mnist_extras.explorer import Snapshot, add_snapshot, describe_training, encode
+
+NODE = shutil.which("node")
+
+
+def run_node(test_file: str, cases: list[dict[str, Any]], folder: Path) -> None:
+    """Run a file of tests/page with these cases; what it prints is shown if it fails."""
+    if not NODE:
+        end = pytest.fail if os.environ.get("REQUIRE_BROWSER") else pytest.skip
+        end("node is not installed")
+    path = folder / "cases.json"
+    path.write_text(json.dumps(cases))
+    command = [NODE, "--test", "--test-reporter=tap", REPOSITORY / "tests/page" / test_file]
+    environment = os.environ | {"PAGE_CASES": str(path)}
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
+    if done.returncode:
+        pytest.fail(done.stdout + done.stderr, pytrace=False)
+    assert f"# pass {len(cases)}\n" in done.stdout
+
+
+# ---- Networks ------------------------------------------------------------------------------------
+def initialize(network: nn.Module) -> None:
+    """Draw weights and biases that let activations be neither all alike nor very large."""
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter)
+        else:
+            nn.init.uniform_(parameter, 0, 2)  # few logits of the MLP are zero
+
+
+def run_layers(network: nn.Module, image: Tensor) -> dict[str, Any]:
+    """What the network computes from an image (1, C, H, W) on its way to the logits."""
+    if isinstance(network, program.MLP):
+        sums = network.layer_stack[:2](image)
+        return {"sums": encode(sums), "hidden": encode(sums.relu())}
+    layers = []
+    activations = image
+    for layer in (*network.conv_block_1, *network.conv_block_2):
+        activations = layer(activations)
+        layers.append({"shape": activations.shape[1:], "values": encode(activations)})
+    return {"layers": layers}
+
+
+def describe_case(name: str, network: nn.Module, image: Tensor) -> dict[str, Any]:
+    """A network at three moments, as the page is given it, and what it computes at each."""
+    snapshots: list[Snapshot] = []
+    for epoch in range(3):
+        initialize(network)
+        add_snapshot(snapshots, network, epoch, accuracy=0.5)
+    described = describe_training(network, snapshots)
+    last = copy.deepcopy(network.state_dict())  # which the page has exactly
+    moments = []
+    for state in (decode_moment(described, 0), decode_moment(described, 1), last):
+        network.load_state_dict(state)
+        logits = network(image)[0]
+        assert logits.std() > 0.01  # they would be alike if all activations were zero
+        moments.append(
+            {
+                **run_layers(network, image),
+                "weights": encode(torch.cat([tensor.flatten() for tensor in state.values()])),
+                "logits": encode(logits),
+                "probabilities": encode(logits.softmax(dim=0)),
+                "prediction": int(logits.argmax()),
+            }
+        )
+    return {
+        "name": name,
+        "described": described,
+        "shape": image.shape[1:],
+        "image": encode(image),
+        "moments": moments,
+    }
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "hidden_units", "classes"),
+    [
+        (1, 28, 10, 10),
+        (1, 28, 64, 10),
+        (3, 20, 10, 2),
+        (3, 30, 10, 2),  # whose half is odd
+        (3, 64, 10, 2),
+    ],
+)
+def test_networks_compute_what_pytorch_computes(
+    tmp_path: Path, channels: int, side: int, hidden_units: int, classes: int
+):
+    torch.manual_seed(0)
+    image = torch.rand(1, channels, side, side)
+    mlp = program.MLP(channels * side**2, hidden_units, classes)
+    cnn = program.TinyVGG(channels, hidden_units, classes, side)
+    with torch.inference_mode():
+        cases = [describe_case("MLP", mlp, image), describe_case("TinyVGG", cnn, image)]
+    run_node("network.test.js", cases, tmp_path)
