@@ -111,3 +111,66 @@ def test_networks_compute_what_pytorch_computes(
     with torch.inference_mode():
         cases = [describe_case("MLP", mlp, image), describe_case("TinyVGG", cnn, image)]
     run_node("network.test.js", cases, tmp_path)
+
+
+# ---- Sentences -----------------------------------------------------------------------------------
+EPOCHS = [0, 0.1, 0.5, 1, 2, 3]
+RUNS = {  # accuracies at these epochs, and what is said of them
+    "most is learned early": (
+        [0.1, 0.7, 0.8, 0.82, 0.85, 0.86],
+        "^Early: CNN goes from 10.0 % to 80.0 % in the first 0.5 epochs; the rest of the 3 epochs "
+        "adds 6.0 points",
+    ),
+    "it learns late": (
+        [0.1, 0.1, 0.1, 0.11, 0.2, 0.9],
+        "^Late: after 2 epochs CNN is right in 20.0 %, after 3 epochs in 90.0 %",
+    ),
+    "it falls": (
+        [0.1, 0.5, 0.8, 0.9, 0.6, 0.5],
+        "^CNN is best after 1 epoch, with 90.0 % right, and falls to 50.0 %",
+    ),
+    "a little is lost at the end": (
+        [0.1, 0.5, 0.86, 0.86, 0.85, 0.85],
+        "^Early: .* the rest of the 3 epochs takes away 1.0 points",
+    ),
+    "it stays at chance": ([0.1, 0.11, 0.1, 0.12, 0.1, 0.11], "^Nothing was learned: .*11.0 %"),
+    "it stays where it began": ([0.1] * 6, "^Nothing was learned"),
+}
+SENTENCES: list[tuple[str, list[object], str]] = [
+    *(
+        (name, ["describeLearning", "CNN", run, EPOCHS, 0.1], said)
+        for name, (run, said) in RUNS.items()
+    ),
+    ("two moments", ["describeLearning", "CNN", [0.5, 1], [0, 1], 0.5], "^Late: after 0 epochs"),
+    (
+        "of two classes",
+        ["describeLearning", "CNN", [1, 0.5], [0, 1], 0.5],
+        "^CNN is best after 0 ep",
+    ),
+    (
+        "alike",
+        ["describeGuess", "CNN", [[0.09, 0.11], [0.1, 0.12]]],
+        "^Hardly.*9 % and 12 %.* 2 im",
+    ),
+    ("not alike", ["describeGuess", "CNN", [[0.4, 0.6], [0.55, 0.45]]], "^A little: .*40 % and 60"),
+    ("below zero", ["number", -1.5], "^\N{MINUS SIGN}1.50$"),
+    ("no negative zero", ["number", -0.001], "^0.00$"),
+    (
+        "rounded parts",
+        ["addUp", "sum", [0.004, 0.004, 0.004], 0.1, 0.112],
+        "sum 0.00, .*>0.10<.*0.11",
+    ),
+    (
+        "the same",
+        ["addUp", "sum", [0.5, -0.25], -0.1, 0.15],
+        "^sum 0.25, .*0.10: <strong>0.15</strong>$",
+    ),
+]
+
+
+def test_sentences_say_what_a_run_gave(tmp_path: Path):
+    cases = []
+    for name, call, expected in SENTENCES:
+        never = ["-", "+-", "NaN", "undefined", "Infinity"]  # a true minus is another character
+        cases.append({"name": name, "call": call, "expected": expected, "never": never})
+    run_node("sentences.test.js", cases, tmp_path)

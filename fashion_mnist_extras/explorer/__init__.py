@@ -116,7 +116,8 @@ def build_page(
     for name, result in chosen.items():
         if name in computed:
             data["networks"][name] = {
-                **describe_training(result, moments[name]),
+                **describe_training(result.network, moments[name]),
+                **describe_curves(result.history, moments[name]),
                 "confusion": result.metrics.confusion_matrix.tolist(),
                 "predictions": result.test_logits.argmax(dim=1)[sample].tolist(),
                 "mended": find_mended(result, test_set.images, sample),
@@ -206,18 +207,24 @@ def choose_mistakes(results: Iterable[program.TrainedNetwork], most: int) -> lis
     return list(dict.fromkeys(index for _, index in sorted(found)))[:most]
 
 
-def describe_training(
-    result: program.TrainedNetwork, snapshots: Sequence[Snapshot]
-) -> dict[str, Any]:
-    """Return the learning curves and the weights at these moments; the last weights exactly."""
-    state = result.network.state_dict()
-    records = {record.epoch: record for record in result.history}
-    # Of a hundred epochs and more the history has not all.
-    shown = [records.get(snapshot["epoch"]) for snapshot in snapshots]
+def describe_curves(
+    history: Sequence[program.Record], snapshots: Sequence[Snapshot]
+) -> dict[str, list[float | None]]:
+    """Return losses, and accuracies on training images, at these moments."""
+    records = {record.epoch: record for record in history}
+    curves: dict[str, list[float | None]] = {"losses": [], "trainLosses": [], "trainAccuracies": []}
+    for snapshot in snapshots:
+        record = records.get(snapshot["epoch"])  # of a hundred epochs and more not all are kept
+        curves["losses"].append(record.test_loss if record else None)
+        curves["trainLosses"].append(record.train_loss if record else None)
+        curves["trainAccuracies"].append(record.train_accuracy if record else None)
+    return curves
+
+
+def describe_training(network: nn.Module, snapshots: Sequence[Snapshot]) -> dict[str, Any]:
+    """Return the weights at these moments; the last ones exactly."""
+    state = network.state_dict()
     return {
-        "losses": [record and record.test_loss for record in shown],
-        "trainAccuracies": [record and record.train_accuracy for record in shown],
-        "trainLosses": [record and record.train_loss for record in shown],
         "shapes": {key: tensor.shape for key, tensor in state.items()},
         "last": encode(torch.cat([tensor.flatten() for tensor in state.values()])),
         "epochs": [snapshot["epoch"] for snapshot in snapshots],
@@ -228,7 +235,7 @@ def describe_training(
 
 
 def find_mended(result: program.TrainedNetwork, images: Tensor, sample: Tensor) -> list[int]:
-    """Return which of the sample's mistakes become right if the image is mirrored, the clearest first."""
+    """Return which of the sample's mistakes mirroring mends, the clearest first."""
     labels = result.test_labels[sample]
     logits = program.predict_logits(result.network, images[sample].flip(-1)).to(labels.device)
     is_mended = (result.test_logits[sample].argmax(dim=1) != labels) & (

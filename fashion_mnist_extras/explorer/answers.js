@@ -37,7 +37,7 @@ function drawAnswers() {
     button.firstChild.innerHTML = isTrue ? `<strong>✓ ${names[k]}</strong>` : names[k];
     button.lastChild.innerHTML = NAMES.map((name) => drawBar(name, shares[name], k)).join("");
   });
-  element("ties").textContent = isLesson ? describeTies(shares) : "";
+  element("ties").textContent = thisChapter().explainsTies ? describeTies(shares) : "";
 }
 
 /** Say the answers in a sentence, for who does not see the bars. */

@@ -186,6 +186,7 @@ function describeUntrained() {
         <div data-use="thumbnails" class="on-screen"></div></div>
       ${ARROW}<div data-use="answers"></div></div>`,
     here: "all",
+    explainsTies: true,
     minutes: 3,
     ask: "How often would you be right if you guessed blindly?",
     step: 0,
@@ -214,6 +215,7 @@ function describeTraining() {
         <div id="accuracy-curves"></div><div id="loss-curves"></div></div>
       ${ARROW}<div data-use="answers"></div></div>`,
     here: "all",
+    explainsTies: true,
     minutes: 7,
     ask: "What would it mean if the dashed line went on rising, and the solid one fell?",
     step: 0,
@@ -283,7 +285,10 @@ function describeMistakes() {
         images wrongly. Here are some of these, and among them some that it answers right. What do
         you see?`,
     ],
-    controls: `<div class="guess" id="guesses"></div><p id="guessed" aria-live="polite"></p>`,
+    controls: `<div class="guess" id="guesses"></div><p id="guessed" aria-live="polite"></p>
+      <div id="next-guess" class="waiting"><div class="buttons">
+        <button id="mirror">mirror it</button> <button id="another">show another image</button></div>
+        <p id="mirrored" aria-live="polite"></p></div>`,
     question: "Why does it make mistakes?",
     answer: isFashion
       ? `A network knows only what it has seen. Nearly all sneakers of the training images point
@@ -292,10 +297,8 @@ function describeMistakes() {
         dispute.`
       : `${alike}, and some labels, which people gave, may be wrong. A network knows only what it has
         seen: what is shown another way than in the training images is new to it.`,
-    stage: `<div class="row">${PICTURE}<div class="column" id="told"><div data-use="answers"></div>
-      <div class="buttons"><button id="mirror">mirror it</button>
-        <button id="another">show another image</button></div>
-      <p id="mirrored" aria-live="polite"></p></div></div>`,
+    stage: `<div class="row">${PICTURE}
+      <div class="column" id="told"><div data-use="answers"></div></div></div>`,
     here: ["shares"],
     minutes: 8,
     ask: "Who was right more often, the class or the network? Which images would you add?",

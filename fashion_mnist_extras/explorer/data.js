@@ -40,3 +40,6 @@ function accuracyOf(name) {
   const right = confusion.reduce((sum, row, k) => sum + row[k], 0);
   return right / confusion.flat().reduce((sum, count) => sum + count);
 }
+
+const countWeights = (name) =>
+  Object.values(DATA.networks[name].shapes).reduce((sum, shape) => sum + sizeOf(shape), 0);

@@ -559,6 +559,7 @@ function drawMistakes() {
   });
   element("guesses").innerHTML = buttons.join("");
   element("told").classList.toggle("waiting", !isGuessed);
+  element("next-guess").classList.toggle("waiting", !isGuessed);
   element("guessed").innerHTML = isGuessed ? describeGuessed(guess, indexOfLargest(scores)) : "";
   const canMend = DATA.networks.TinyVGG.mended.includes(state.image);
   element("mirror").hidden = !canMend;

@@ -6,13 +6,14 @@ const PLACES_ON_WAY = [
 ];
 
 function writeWay() {
+  const list = element("way").firstElementChild;
   for (const name of PLACES_ON_WAY) {
     const item = document.createElement("li");
     const label = document.createElement("span");
     item.title = name;
     label.textContent = name.replace("max-", "").replace(/ \d/, "");
     item.append(document.createElement("canvas"), label);
-    element("way").append(item);
+    list.append(item);
   }
 }
 
@@ -20,7 +21,8 @@ function writeWay() {
 function drawWay() {
   const { here } = thisChapter();
   const scores = classify(layers.at(-1).values, weightsOf("TinyVGG", state.step));
-  [...element("way").children].forEach((item, k) => {
+  element("way-text").textContent = here === "all" ? "the whole network" : here.join(", ");
+  [...element("way").firstElementChild.children].forEach((item, k) => {
     const isHere = here === "all" || here.includes(PLACES_ON_WAY[k]);
     item.ariaCurrent = isHere ? "step" : null;
     const canvas = item.firstChild;
