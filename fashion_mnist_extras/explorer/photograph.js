@@ -86,9 +86,10 @@ function resize(
   support = 2,
   [left, top, right, bottom] = [0, 0, plane.width, plane.height],
 ) {
-  // Columns come first, as in Pillow: each pass rounds to whole numbers.
-  const columns = resizeRows(transpose(plane), height, kernel, support, top, bottom);
-  return resizeRows(transpose(columns), width, kernel, support, left, right);
+  // Rows come first, as in Pillow (from version 13 on, not for very tall images): the order matters,
+  // since each pass rounds to whole numbers in [0, 255].
+  const rows = resizeRows(plane, width, kernel, support, left, right);
+  return transpose(resizeRows(transpose(rows), height, kernel, support, top, bottom));
 }
 
 /** Resize each row of a plane from begin to end to this many pixels. */
