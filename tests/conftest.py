@@ -22,6 +22,7 @@ from fashion_mnist_extras.image_folders import load_image_folder
 REPOSITORY = Path(program.__file__).parent
 RAW = REPOSITORY / "data_1/FashionMNIST/raw"
 MODEL = REPOSITORY / "models/CNN_model.pth"
+PHOTOGRAPH = REPOSITORY / "assets/test_image_as_photograph.jpg"
 SCRIPT_NETWORKS = ("mlp", "tinyvgg", "resnet")  # the folder adds to NETWORKS
 
 

@@ -11,13 +11,23 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import PIL
 import pytest
 import torch
+from PIL import Image, ImageChops, ImageDraw, ImageOps
 from torch import Tensor, nn
+from torchvision.transforms.functional import pil_to_tensor
 
 import fashion_mnist_cnn as program
-from conftest import REPOSITORY, decode_moment
+from conftest import PHOTOGRAPH, REPOSITORY, decode_moment
 from fashion_mnist_extras.explorer import Snapshot, add_snapshot, describe_training, encode
+from fashion_mnist_extras.image_files import (
+    cut_frame,
+    fit_square,
+    has_light_border,
+    prepare_garment,
+    prepare_ink,
+)
 
 NODE = shutil.which("node")
 
@@ -111,6 +121,131 @@ def test_networks_compute_what_pytorch_computes(
     with torch.inference_mode():
         cases = [describe_case("MLP", mlp, image), describe_case("TinyVGG", cnn, image)]
     run_node("network.test.js", cases, tmp_path)
+
+
+# ---- Photographs ---------------------------------------------------------------------------------
+def describe_photograph(
+    name: str,
+    photograph: Image.Image,
+    preparation: str,
+    prepared: Tensor,
+    parameters: tuple[float, ...] = (),
+    largest_difference: int = 8,
+) -> dict[str, Any]:
+    """An RGB photograph and what Python makes of it; differences are of 255."""
+    inside = cut_frame(photograph)
+    return {
+        "name": name,
+        "preparation": preparation,
+        "size": photograph.size,
+        "pixels": encode(pil_to_tensor(photograph)),
+        "parameters": parameters,
+        "expected": {
+            "sizeInside": inside.size,
+            "hasLightBorder": has_light_border(inside),
+            "values": prepared.flatten().tolist(),
+            "largestDifference": largest_difference,
+        },
+    }
+
+
+def add_frames(photograph: Image.Image) -> Image.Image:
+    return ImageOps.expand(ImageOps.expand(photograph, 2, "black"), 5, "#d0d0f0")
+
+
+def add_shade(photograph: Image.Image) -> Image.Image:
+    """Let light fall off to one side."""
+    gradient = Image.linear_gradient("L").resize(photograph.size).rotate(90)
+    shade = gradient.point(lambda value: 255 - 0.3 * value).convert("RGB")
+    return ImageChops.multiply(photograph, shade)
+
+
+def add_vignette(photograph: Image.Image) -> Image.Image:
+    """Let light fall off to the corners."""
+    gradient = Image.radial_gradient("L").resize(photograph.size)
+    shade = gradient.point(lambda value: 255 - 0.5 * value).convert("RGB")
+    return ImageChops.multiply(photograph, shade)
+
+
+def draw_garments() -> dict[str, Image.Image]:
+    photograph = Image.open(PHOTOGRAPH)
+    noisy = Image.effect_noise((1500, 1100), 12).convert("RGB")
+    ImageDraw.Draw(noisy).polygon([(500, 200), (1000, 220), (950, 900), (560, 880)], (160, 20, 60))
+    white = Image.new("RGB", (350, 450))
+    ImageDraw.Draw(white).ellipse((75, 50, 275, 400), (250, 250, 250))
+    small = Image.new("RGB", (28, 28))
+    ImageDraw.Draw(small).rectangle((6, 3, 20, 25), (200, 100, 66))
+    wall = Image.new("RGB", (400, 300), (190, 180, 170))
+    ImageDraw.Draw(wall).rectangle((140, 60, 260, 240), (20, 40, 120))
+    return {
+        "photograph": photograph,
+        "framed": add_frames(photograph),
+        "shaded": add_shade(photograph),
+        "large and noisy": noisy,
+        "white on black": white,
+        "small": small,
+        "darker corners": add_vignette(wall),
+    }
+
+
+def test_garments_are_prepared_as_in_python(tmp_path: Path):
+    cases = []
+    for name, photograph in draw_garments().items():
+        prepared = prepare_garment(cut_frame(photograph))
+        assert prepared.max() > 200, name  # so that there is something to compare
+        cases.append(describe_photograph(name, photograph, "garment", prepared))
+    for color in ("white", "tan"):
+        sheet = Image.new("RGB", (300, 400), color)
+        nothing = torch.zeros(1, 28, 28)
+        cases.append(describe_photograph(color, sheet, "garment", nothing, largest_difference=0))
+    run_node("photograph.test.js", cases, tmp_path)
+
+
+def test_ink_on_paper_is_prepared_as_in_python(tmp_path: Path):
+    paper = Image.new("RGB", (300, 400), (235, 235, 235))
+    ImageDraw.Draw(paper).line([(60, 100), (160, 100), (100, 250)], fill=(20, 20, 20), width=16)
+    papers = {
+        "paper": paper,
+        "framed": ImageOps.expand(paper, 3, 0),
+        "darker corners": add_vignette(paper),
+        "blue on yellow": ImageOps.colorize(paper.convert("L"), "blue", "yellow"),
+    }
+    cases = []
+    for name, photograph in papers.items():
+        for size, ink_size in ((28, 0.7), (33, 0.613)):
+            prepared = prepare_ink(cut_frame(photograph), size, ink_size)
+            assert prepared.max() > 200, name
+            parameters = (size, ink_size)
+            cases.append(describe_photograph(name, photograph, "ink", prepared, parameters))
+    panel = Image.new("RGB", (300, 400), (240, 240, 240))
+    panel.paste((0, 0, 0), (50, 60, 250, 260))
+    page = describe_photograph(
+        name="picture on a page",
+        photograph=panel,
+        preparation="ink",
+        prepared=torch.zeros(28, 28),
+        parameters=(28, 0.7),
+        largest_difference=0,
+    )
+    cases.append(page)
+    run_node("photograph.test.js", cases, tmp_path)
+
+
+def test_other_images_are_resized_as_in_python(tmp_path: Path):
+    generator = torch.Generator().manual_seed(0)
+    cases = []
+    sizes = [(40, 30), (100, 31), (10, 13)]
+    if int(PIL.__version__.partition(".")[0]) >= 13:  # before, columns never came first
+        sizes += [(31, 100), (60, 200), (20, 45)]
+    for width, height in sizes:
+        pixels = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=generator)
+        noise = Image.fromarray(pixels.numpy())
+        for size in (20, 28, 64):
+            for preparation, mode in (("square", "RGB"), ("grey square", "L")):
+                resized = fit_square(noise.convert(mode), size)
+                name = f"noise of {width} x {height}"
+                cases.append(describe_photograph(name, noise, preparation, resized, (size,), 2))
+    run_node("photograph.test.js", cases, tmp_path)
 
 
 # ---- Sentences -----------------------------------------------------------------------------------

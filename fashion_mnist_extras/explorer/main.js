@@ -132,7 +132,7 @@ function openChapter(number) {
   element("chapters").value = number;
   element("previous").disabled = number === 0;
   element("next").disabled = isLast;
-  document.title = `${chapter.title} – How a neural network learns to see`;
+  document.title = `${chapter.title} · How a neural network learns to see`;
 }
 
 /** Show the image that goes through all chapters; in that on photographs, the visitor's own. */

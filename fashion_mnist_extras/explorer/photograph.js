@@ -86,9 +86,16 @@ function resize(
   support = 2,
   [left, top, right, bottom] = [0, 0, plane.width, plane.height],
 ) {
-  // Columns come first, as in Pillow: each pass rounds to whole numbers.
-  const columns = resizeRows(transpose(plane), height, kernel, support, top, bottom);
-  return resizeRows(transpose(columns), width, kernel, support, left, right);
+  const resizeColumns = (part) =>
+    transpose(resizeRows(transpose(part), height, kernel, support, top, bottom));
+  // Each pass rounds, so their order matters. Pillow 13 takes that with less work: of most images
+  // rows first. (Before it was rows first of all: tall ones may differ by a few of 255.)
+  const shorter = plane.height - height;
+  const narrower = Math.max(0, plane.width - width);
+  if (shorter > 2 * narrower) {
+    return resizeRows(resizeColumns(plane), width, kernel, support, left, right);
+  }
+  return resizeColumns(resizeRows(plane, width, kernel, support, left, right));
 }
 
 /** Resize each row of a plane from begin to end to this many pixels. */
