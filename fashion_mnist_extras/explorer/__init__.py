@@ -23,8 +23,8 @@ from fashion_mnist_extras.analysis import Evidence, predict_shifted
 
 SOURCES = Path(__file__).parent
 SCRIPTS = (
-    *("network.js", "photograph.js", "data.js", "images.js", "paint.js"),
-    *("everything.js", "chapters.js", "main.js"),
+    *("network.js", "photograph.js", "data.js", "images.js", "paint.js", "curves.js"),
+    *("explain.js", "player.js", "maps.js", "everything.js", "chapters.js", "main.js"),
 )
 NO_CNN = "<main><p>The last run trained no TinyVGG, and this page shows nothing else.</p></main>"
 # The page has few megabytes, so that a browser opens it at once.

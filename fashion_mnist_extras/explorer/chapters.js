@@ -166,20 +166,19 @@ function describeChapters() {
       title: "It learns by being corrected",
       image,
       step: 0,
-      text: `In each step a network answers for some training images. For every weight calculus tells in which direction the answers become less wrong, and there it is moved a little. One pass over all training images is an <i>epoch</i>. Press play, or drag. The curve${hasMLP ? "s show" : " shows"} how many of the test images, which it never trains on, are answered right.`,
+      text: `In each step a network answers for some training images. For every weight calculus tells in which direction the answers become less wrong, and there it is moved a little. One pass over all training images is an <i>epoch</i>. Play the training, or drag the slider. The curve${hasMLP ? "s show" : " shows"} how many of the test images, which it never trains on, are answered right.`,
       question: "When is most of it learned?",
       answer: `${early < LAST / 2 ? "Early. " : ""}TinyVGG goes from ${percent(accuracies[0])} to ${percent(accuracies[early])} in the first ${times(epochs[early])}; the rest of the ${times(epochs[LAST])} adds ${(100 * (accuracies[LAST] - accuracies[early])).toFixed(1)} points.`,
       stage: `<div class="row"><div class="column"><div data-use="picture"></div><div id="curves"></div><div data-use="moment"></div></div><span class="arrow">→</span><div data-use="answers"></div></div>`,
       draw() {
         const lines = NAMES.map((name) => ({ name, values: DATA.networks[name].accuracies }));
-        element("curves").innerHTML = drawCurves(
-          "Test images answered right",
+        element("curves").innerHTML = drawCurves({
+          title: "Test images answered right",
           lines,
-          epochs.map((epoch) => Number(epoch.toFixed(2))),
-          state.step,
-          [470, 190],
-          "epochs, the first one stretched",
-        );
+          ticks: epochs.map((epoch) => Number(epoch.toFixed(2))),
+          now: state.step,
+          axis: "epochs, the first one stretched",
+        });
       },
     },
     {
@@ -227,24 +226,21 @@ function describeChapters() {
         const [conv, input] = convolutionAt(l);
         const parts = productsAt(conv, input, channel, y, x);
         const bias = conv.bias.values[channel];
-        const scales = [
-          largestOf(input.values),
-          largestOf(conv.weight.values),
-          Math.max(0.05, largestOf(parts.flatMap(({ products }) => products))),
-        ];
+        const scales = scalesOf(conv, input, channel);
         const rows = parts
           .slice(0, 3)
           .map(
             ({ seen, kernel, products }, c) =>
-              `<div class="sum">${C > 1 ? `<b>${"RGB"[c] ?? ""}</b>` : ""}${grid(seen, 3, scales[0], { isImage: l < 3 })}<span>×</span>${grid(
+              `<div class="sum">${C > 1 ? `<b>${"RGB"[c] ?? ""}</b>` : ""}${grid(seen, 3, scales.seen, { isImage: l < 3 })}<span>×</span>${grid(
                 kernel,
                 3,
-                scales[1],
-              )}<span>=</span>${grid(products, 3, scales[2])}</div>`,
+                scales.weights,
+              )}<span>=</span>${grid(products, 3, scales.products)}</div>`,
           );
-        const value = parts.reduce((sum, part) => sum + part.sum, bias);
+        const sums = parts.map(({ roundedSum }) => roundedSum);
+        const exact = valueAt(conv, channel, y, x);
         element("sums").className = `column ${C > 1 ? "across" : ""}`;
-        element("sums").innerHTML = `${rows.join("")}<p>${addUp("sum", value, bias)}</p>`;
+        element("sums").innerHTML = `${rows.join("")}<p>${addUp("sum", sums, bias, exact)}</p>`;
         element("square").textContent = state.image < 0 ? `the ${thing}` : "a drawn square";
         element("channel").textContent =
           `channel ${channel + 1} of ${Math.min(MOST, layers[l].channels)}: the next`;
@@ -259,10 +255,10 @@ function describeChapters() {
       id: "pool",
       title: "ReLU and max-pool throw away",
       image,
-      text: `The second convolution adds up such sums over all channels of the first. Then a <i>ReLU</i> makes zero of every number below zero. A <i>max-pool</i> keeps the largest of four neighbours, so its map is half as wide and half as high: less to calculate with, and less that depends on the exact place. Click on a map to look at other places.`,
+      text: `The second convolution adds up such sums over all channels of the first. Then a <i>ReLU</i> makes zero of every number below zero. A <i>max-pool</i> keeps the largest of each 2 × 2 square, so its map is half as wide and half as high: less to calculate with, and less that depends on the exact place. Click on a map to look at other places.`,
       question: "What is lost?",
       answer:
-        "How far below zero a number was, the three smaller ones of four, and where the largest stood. If the pattern shifts by a pixel, the largest often stays within its four, and then nothing changes.",
+        "How far below zero a number was, the three smaller ones of a square, and where the largest stood. If the pattern shifts by a pixel, the largest often stays within its square, and then nothing changes.",
       stage: `<div class="row">${["conv 2, one channel", "ReLU 2", "max-pool 1"].map((name, k) => `${k ? '<span class="arrow">→</span>' : ""}<figure class="column"><figcaption>${name}</figcaption><canvas class="square" id="before-${k}" role="img" aria-label="${name}"></canvas><div id="four-${k}"></div></figure>`).join("")}</div>`,
       setUp: () => Object.assign(state, { point: pool, isOpen: true }),
       settle: () =>
@@ -396,11 +392,14 @@ function describeChapters() {
         const lines = NAMES.map((name) => ({ name, values: DATA.networks[name].shiftAccuracy }));
         element("average").innerHTML =
           `<p>Right of ${DATA.networks.MLP.shiftedImages.toLocaleString("en")} test images, by the pixels of their shift</p>${drawCurves(
-            "Test images answered right",
-            lines,
-            lines[0].values.map((_, k) => k),
-            far,
-            [400, 300],
+            {
+              title: "Test images answered right",
+              lines,
+              ticks: lines[0].values.map((_, k) => k),
+              now: far,
+              width: 400,
+              height: 300,
+            },
           )}`;
       },
     },
