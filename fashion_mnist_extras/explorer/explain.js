@@ -50,7 +50,7 @@ function addUp(name, values, bias, exact) {
   const result = number(addRounded([sum, bias]));
   let text = `${name} ${number(sum)} + bias ${number(bias)} = <strong>${result}</strong>`;
   if (result !== number(exact)) {
-    text += ` (unrounded ${number(exact)})`;
+    text += ` <span class="unrounded">(unrounded ${number(exact)})</span>`;
   }
   return text;
 }
