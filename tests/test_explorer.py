@@ -881,6 +881,12 @@ def test_a_click_on_a_map_leaves_it_where_it_is_and_uncovered(explorer, width: i
         assert under == "maps", "the panel does not cover what was clicked"
         assert tall <= height / 2
         assert hidden == []
+        too_wide = explorer.run(
+            """return [...document.querySelectorAll("#why-body, .products > div")]
+            .filter((row) => row.scrollWidth > row.clientWidth)
+            .map((row) => [row.id, row.scrollWidth, row.clientWidth, row.textContent])"""
+        )
+        assert too_wide == [], "rows do not overlap"
 
 
 def test_the_panel_closes_by_keyboard_and_gives_the_focus_back(explorer):
@@ -1751,7 +1757,7 @@ def test_long_names_of_classes_break_nothing(open_page, sets):
             explorer.run("turnTo(arguments[0])", number)
             explorer.run("drawSoftmax()")
             page, bar, buttons, table, rows, columns = explorer.run(script)
-            assert page <= width
+            assert page <= width, number
             assert bar >= 40, (width, number)
             assert all(high <= 2.9 * font for high, _, font in buttons)
             assert all(wide <= 12.1 * font and high < 2 * font for high, wide, font in table + rows)
