@@ -180,10 +180,15 @@ class Explorer:
         """What the page was given."""
         return read_data(self.folder)
 
-    def result(self) -> list[float]:
-        """The numbers in the result that the panel gives."""
-        sentence = self.text("why-result").replace(MINUS, "-")
-        return [float(number) for number in re.findall(r"-?\d+\.\d+", sentence)]
+    def result(self, name: str = "why-result") -> list[float]:
+        """The sum, the bias, and what they add up to; then that of the network, unrounded."""
+        sentence = self.text(name).replace(MINUS, "-")
+        number = r"(-?\d+\.\d\d)"
+        match = re.search(
+            rf"{number} \+ bias {number} = {number}(?: \(unrounded {number}\))?", sentence
+        )
+        total, bias, printed, exact = match.groups()
+        return [float(text) for text in (total, bias, printed, exact or printed)]
 
     def grids(self, selector: str = "#why-body .grid") -> list[list[float]]:
         script = """return [...document.querySelectorAll(arguments[0])].map((grid) =>
@@ -470,8 +475,9 @@ def test_wide_networks_stay_under_four_megabytes(open_page, sets):
     explorer.click_map(3, 15, 0.5, 0.5)
     assert "conv 2, channel 16" in explorer.text("why-title")
     assert "16 of its 64 channels shown" in explorer.text("why-body")
-    total, bias, value, _ = explorer.result()
-    assert total + bias == pytest.approx(value, abs=0.02)
+    total, bias, printed, exact = explorer.result()
+    assert total + bias == pytest.approx(printed, abs=1e-9)
+    assert printed == pytest.approx(exact, abs=0.011), "what is not shown is not rounded"
 
 
 @pytest.mark.parametrize("size", [20, 30, 64])
@@ -486,6 +492,7 @@ def test_coloured_images_of_another_size_are_explored_too(open_page, tmp_path: P
     assert_percentages_are_those_of_pytorch(explorer, [mlp, cnn])
     explorer.click_map(1, 0, 0.5, 0.5)
     assert len(explorer.grids()) == 9
+    assert_printed_numbers_add_up(explorer)
     explorer.click_map(10, 0, 0.5, 0.5)
     assert "max-pool" in explorer.text("why-title")
     path = next((tmp_path / "lamps").rglob("*.png"))
@@ -733,10 +740,9 @@ def test_pointing_at_a_convolution_shows_window_weights_products_sum_and_bias(ex
     assert products == pytest.approx(expected, abs=0.02)
     for layer, channel, value in ((1, 4, first), (2, 4, first), (3, 5, third), (4, 5, third)):
         explorer.click_map(layer, channel, 14.5 / 28, 7.5 / 28)
-        total, bias, shown, after_relu = explorer.result()
-        assert total + bias == pytest.approx(value, abs=0.015)  # each is rounded by itself
-        assert shown == pytest.approx(value, abs=0.0051)
-        assert after_relu == pytest.approx(max(0, value), abs=0.0051)
+        assert explorer.result()[3] == pytest.approx(value, abs=0.0051)
+        after_relu = re.search(r"ReLU makes it ([\d.]+)", explorer.text("why-result"))[1]
+        assert float(after_relu) == pytest.approx(max(0, value), abs=0.0051)
 
 
 def test_pointing_at_a_max_pool_shows_which_of_the_four_was_taken(explorer, trained):
@@ -754,11 +760,12 @@ def test_pointing_at_a_class_shows_what_each_place_adds_to_its_logit(explorer, t
         button = explorer.driver.find_elements(By.CSS_SELECTOR, "#classes button")[label]
         explorer.run("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()
-        total, bias, logit = explorer.result()
+        total, bias, printed, logit = explorer.result()
         places = explorer.grids()[0]
         assert len(places) == 49
         assert logit == pytest.approx(expected[label].item(), abs=0.0051)
-        assert sum(places) == pytest.approx(total, abs=0.3)
+        assert sum(places) == pytest.approx(total, abs=1e-9)
+        assert total + bias == pytest.approx(printed, abs=1e-9)
         own_bias = trained[1].network.classifier[1].bias[label].item()
         assert bias == pytest.approx(own_bias, abs=0.0051)
 
@@ -806,6 +813,142 @@ def test_the_same_value_has_the_same_colour(explorer):
         for small, large in itertools.permutations(shades, 2):
             if abs(large) > 2 * abs(small) + 0.02 and small * large >= 0:
                 assert max(shades[large]) < min(shades[small])
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_click_on_a_map_leaves_it_where_it_is_and_uncovered(explorer, width: int, height: int):
+    explorer.set_size(width, height)
+    step, top = explorer.run("const {step, top} = layout(); return [step, top]")
+    script = """const boxOf = (name) => document.querySelector(name).getBoundingClientRect();
+        const [x, y] = arguments;
+        const at = document.elementFromPoint(boxOf("#maps").left + x, boxOf("#maps").top + y);
+        const panel = boxOf("#why");
+        const isInSight = (name) =>
+            boxOf(name).top >= panel.top && boxOf(name).bottom <= panel.bottom;
+        return [scrollY, boxOf("#maps").top, at?.id, panel.height,
+            ["#why-title", "#why-result", "#why-body .grid"].filter((name) => !isInSight(name))]"""
+    for layer, channel, wanted in ((1, 4, 120), (4, 5, height - 90), (8, 7, height / 2 - 40)):
+        explorer.open()
+        x, y = (layer - 0.5) * step, top + (channel + 0.5) * step
+        builder = explorer.move_mouse("maps", x, y)
+        builder.perform()
+        explorer.run("scrollBy(0, arguments[0])", 120 - wanted)
+        left, shown = explorer.run(
+            """const box = document.getElementById("maps").getBoundingClientRect();
+            return [box.left + arguments[0], box.top + arguments[1]]""",
+            x,
+            y,
+        )
+        before = explorer.run("return [scrollY, maps.getBoundingClientRect().top]")
+        builder = ActionBuilder(explorer.driver, duration=0)
+        builder.pointer_action.move_to_location(round(left), round(shown)).click()
+        builder.perform()
+        *after, under, tall, hidden = explorer.run(script, x, y)
+        assert f"channel {channel + 1}" in explorer.text("why-title")
+        assert after == before
+        assert under == "maps", "the panel does not cover what was clicked"
+        assert tall <= height / 2
+        assert hidden == []
+        too_wide = explorer.run(
+            """return [...document.querySelectorAll("#why-body, .products > div")]
+            .filter((row) => row.scrollWidth > row.clientWidth)
+            .map((row) => [row.id, row.scrollWidth, row.clientWidth, row.textContent])"""
+        )
+        assert too_wide == [], "rows do not overlap"
+
+
+def test_the_panel_closes_by_keyboard_and_gives_the_focus_back(explorer):
+    explorer.click_map(3, 2, 0.5, 0.5)
+    explorer.run("document.getElementById('close').focus()")
+    explorer.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not explorer.element("why").is_displayed()
+    assert explorer.run("return document.activeElement.id") == "maps"
+
+
+def assert_printed_numbers_add_up(explorer: Explorer) -> None:
+    """In explanations of every convolution and class, added up in whole hundredths."""
+    script = """const found = [];
+        const read = () => {
+            const rows = [...document.querySelectorAll("#why-body .products > div")];
+            found.push([
+                document.getElementById("why-result").textContent,
+                rows.map((row) => [
+                    [...row.querySelectorAll(".grid:last-of-type i")].map((i) => i.textContent),
+                    row.textContent.split("\u2192")[1] ?? "",
+                ]),
+                [...document.querySelectorAll("#why-body > .grid i")].map((i) => i.textContent),
+            ]);
+        };
+        layers.forEach(({ kind, channels, height, width }, l) => {
+            for (let k = 0; kind === "conv" && k < 40; k++) {
+                point([l, k % channels, (7 * k) % height, (5 * k) % width]);
+                read();
+            }
+        });
+        classes.forEach((_, k) => { point(k); read(); });
+        return found;"""
+
+    def hundredths(text: str) -> int:
+        return round(100 * float(text.replace(MINUS, "-")))
+
+    number = rf"{MINUS}?\d+\.\d\d"
+    differing = 0
+    for result, rows, places in explorer.run(script):
+        total, bias, printed = map(
+            hundredths, re.search(rf"({number}) \+ bias ({number}) = ({number})", result).groups()
+        )
+        added = sum(map(hundredths, places))
+        for products, sum_of_row in rows:
+            of_row = sum(map(hundredths, products))
+            assert sum_of_row == "" or hundredths(sum_of_row) == of_row
+            added += of_row
+        assert added == total
+        assert total + bias == printed
+        differing += "unrounded" in result
+    assert differing > 0, "what the network computes is said too"
+
+
+def test_the_printed_numbers_add_up(explorer):
+    assert_printed_numbers_add_up(explorer)
+
+
+def test_the_same_product_has_the_same_colour_wherever_the_window_stands(explorer):
+    for layer in (1, 3):
+        cells = explorer.run(
+            """const found = [];
+            for (let k = 0; k < 28; k += 3) {
+                point([arguments[0], 4, k, (5 * k) % 28]);
+                for (const row of document.querySelectorAll("#why-body .products > div")) {
+                    const products = row.querySelector(".grid:last-of-type");
+                    found.push(...[...products.children].map((cell) =>
+                        [cell.textContent, cell.style.background]));
+                }
+            }
+            return found""",
+            layer,
+        )
+        shades: dict[str, list[int]] = {}
+        for text, color in cells:
+            shades.setdefault(text, []).append(sum(map(int, re.findall(r"\d+", color))))
+        assert len(shades) > 5
+        assert all(max(same) - min(same) <= 40 for same in shades.values())  # 0.004 is 0.00 too
+
+
+def test_outside_of_the_image_there_are_no_numbers(explorer):
+    script = """point(arguments[0]);
+        const textOf = (cell) => (cell.className === "outside" ? null : cell.textContent);
+        return [...document.querySelectorAll("#why-body .grid")].map((grid) =>
+            [...grid.children].map(textOf))"""
+    window, weights, products = explorer.run(script, [1, 0, 0, 0])
+    assert [k for k, text in enumerate(window) if text is None] == [0, 1, 2, 3, 6]
+    assert None not in weights
+    assert products[:4] == ["0.00"] * 4
+    assert "outside (hatched) counts as 0" in explorer.text("why-body")
+    assert explorer.run(script, [0, 0, 0, 0])[0].count(None) == 16
+    explorer.open_chapter("image")
+    explorer.run("pick(0, 0)")
+    empty = explorer.run("return document.querySelectorAll('#numbers .outside').length")
+    assert empty == 49 - 16
 
 
 def luminance(rgb: Tensor) -> Tensor:
@@ -943,14 +1086,33 @@ def test_the_convolution_is_played_value_by_value(explorer, trained, layer: int)
     assert f"row {row + 1}, column {column + 1}" in explorer.text("why-title")
 
 
-def test_without_motion_the_convolution_fills_at_once(explorer, trained):
+def test_without_motion_the_window_goes_in_single_steps_until_it_is_stopped(explorer, trained):
     explorer.set_size(1400, 1000, prefers_reduced_motion="reduce")
     explorer.click_map(1, 0, 0.5, 0.5)
+    explorer.run("""const start = window.setInterval;
+        window.setInterval = (f, delay) => { window.delay = delay; return start(f, 20); }""")
+    computed = """const there = hasImage(layers[1]);
+        const values = window.explorer.played() ?? [];
+        return values.filter((v, k) => there[k] && !Number.isNaN(v)).length"""
     explorer.click("play-window")
+    assert explorer.text("play-window") == "stop"
+    assert explorer.run("return window.delay") == 500
+    wait_for(lambda: explorer.run(computed) >= 3)
+    explorer.click("play-window")
+    before = explorer.run(computed)
+    row = explorer.text("player-text")
+    assert explorer.text("play-window") == "slide the window"
+    assert explorer.run("return walking") is None
+    assert re.fullmatch(r"row \d+, column \d+", row)
+    explorer.click("step-window")
+    assert explorer.run(computed) == before + 1
     with torch.inference_mode():
         expected = trained[1].network.conv_block_1[0](explorer.image)[0, 0].flatten()
-    found = torch.tensor(explorer.run("return [...window.explorer.played()]"))
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    found = torch.tensor(
+        explorer.run("return [...window.explorer.played()].map((v) => (isNaN(v) ? null : v) ?? 99)")
+    )
+    known = found != 99
+    torch.testing.assert_close(found[known], expected[known], atol=1e-4, rtol=1e-4)
 
 
 def test_occlusion_is_what_a_dark_patch_takes_from_the_probability(explorer, trained):
@@ -1055,8 +1217,10 @@ def test_the_mlps_units_and_the_way_from_logits_to_shares_are_shown(explorer, tr
 
 
 def assert_softmax_is_that_of_pytorch(explorer: Explorer, cnn: Trained, image: Tensor) -> None:
-    rows = explorer.run("""const valueOf = ({ textContent }) =>
-            parseFloat(textContent.replace("\u2212", "-"));
+    rows = explorer.run("""const valueOf = ({ textContent }) => {
+            const plain = textContent.replace(" \\u00d7 10", "e").replace(/[\\u207b\\u2212]/g, "-");
+            return parseFloat(plain.replace(",", "").normalize("NFKC"));
+        };
         return [...document.querySelectorAll("#softmax tbody tr")].map((row) =>
             [...row.querySelectorAll("td")].map(valueOf))""")
     expected = logits_of(cnn, image)
@@ -1333,11 +1497,6 @@ def test_the_curves_are_of_all_test_images_and_of_training_images(explorer, trai
         assert described["trainAccuracies"] == [record.train_accuracy for record in each.history]
 
 
-def read_sum(text: str) -> list[float]:
-    """The sum, the bias and the result that are printed; the exact value, if it is another."""
-    return [float(value) for value in re.findall(r"-?\d+\.\d+", text.replace(MINUS, "-"))]
-
-
 def test_a_convolution_is_computed_on_the_garment_and_on_a_drawn_square(explorer, trained):
     explorer.open_chapter("convolution")
     for _ in range(2):
@@ -1350,8 +1509,10 @@ def test_a_convolution_is_computed_on_the_garment_and_on_a_drawn_square(explorer
         assert window == pytest.approx(seen, abs=0.0051)
         expected_products = [a * b for a, b in zip(window, weights, strict=True)]
         assert products == pytest.approx(expected_products, abs=0.02)
-        *_, value = read_sum(explorer.text("sum-text"))
-        assert value == pytest.approx(expected, abs=0.0051)
+        total, bias, printed, exact = explorer.result("sum-text")
+        assert exact == pytest.approx(expected, abs=0.0051)
+        assert sum(products) == pytest.approx(total, abs=1e-9)
+        assert total + bias == pytest.approx(printed, abs=1e-9)
         explorer.click("square")
     assert explorer.state("image") >= 0, "and back to the garment"
     before = explorer.state("point")[1]
@@ -1364,10 +1525,9 @@ def test_printed_products_add_up_to_the_printed_sum(explorer):
     for row, column in itertools.product(range(0, 28, 3), repeat=2):
         explorer.run("pick(arguments[0], arguments[1])", row, column)
         products = explorer.grids("#products-0 .grid")[0]
-        total, bias, result, *exact = read_sum(explorer.text("sum-text"))
-        assert total == pytest.approx(sum(v for v in products if v is not None), abs=1e-6)
-        assert result == pytest.approx(total + bias, abs=1e-6)
-        assert not exact or exact[0] != result
+        total, bias, result, _ = explorer.result("sum-text")
+        assert sum(v for v in products if v is not None) == pytest.approx(total, abs=1e-9)
+        assert total + bias == pytest.approx(result, abs=1e-9)
 
 
 def type_weights(explorer: Explorer, *texts: str) -> None:
@@ -1664,6 +1824,147 @@ def test_the_answer_is_announced_and_says_which_network(explorer, trained):
         assert re.search(rf"{each.name}: {re.escape(expected)} \d+\s%", explorer.text("answer"))
     bar = explorer.driver.find_element(By.CSS_SELECTOR, "#classes .bar b")
     assert bar.value_of_css_property("forced-color-adjust") == "none"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_image_chosen_has_a_frame_with_a_gap(explorer, scheme: str):
+    explorer.set_size(1366, 768, prefers_color_scheme=scheme)
+    explorer.run("choose(3); update()")
+    chosen = explorer.driver.find_element(By.CSS_SELECTOR, "#thumbnails [aria-pressed=true]")
+    assert chosen.get_attribute("data-image") == "3"
+    style = chosen.value_of_css_property
+    frame = "rgb(204, 121, 167)"
+    assert style("outline-color").replace("rgba", "rgb").startswith(frame[:-1])
+    assert style("outline-style") == "solid" and style("outline-width") == "3px"
+    assert style("padding-left") == "2px"
+    page = explorer.run("return getComputedStyle(document.body).backgroundColor")
+    found = explorer.run("return getComputedStyle(arguments[0]).backgroundColor", chosen)
+    assert found == page, "the gap between image and frame"
+
+
+def test_in_forced_colours_answers_are_not_greyed_and_pressed_tools_are_marked(explorer):
+    explorer.set_size(1366, 768, forced_colors="active")
+    colors = explorer.run("""const probe = document.createElement("i");
+        document.body.append(probe);
+        return ["CanvasText", "GrayText", "Highlight"].map((name) => {
+            probe.style.color = name;
+            return getComputedStyle(probe).color;
+        })""")
+    text, grey, highlight = colors
+    pressed = explorer.driver.find_element(By.CSS_SELECTOR, "[data-tool=move]")
+    background = "return getComputedStyle(arguments[0]).backgroundColor"
+    assert explorer.run(background, pressed) == highlight
+    other = explorer.driver.find_element(By.CSS_SELECTOR, "[data-tool=draw]")
+    assert explorer.run(background, other) != highlight
+    explorer.run("turnTo(1)")
+    button = explorer.driver.find_element(By.CSS_SELECTOR, "#classes button")
+    assert not button.is_enabled()
+    assert explorer.run("return getComputedStyle(arguments[0]).color", button) == text != grey
+
+
+def test_numbers_are_printed_readably(explorer):
+    printed = explorer.run(
+        "return [1.2345e-5, 0.01234, 1.2, 123.4, 1234.5, 123456, 4.56e9].map(threeDigits)"
+    )
+    times = "\N{MULTIPLICATION SIGN}"
+    small = f"1.23 {times} 10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT FIVE}"
+    large = f"4.56 {times} 10\N{SUPERSCRIPT NINE}"
+    assert printed == [small, "0.0123", "1.20", "123", "1,230", "123,000", large]
+    assert explorer.run("return [-0.004, -1.234, 0.005].map(number)") == [
+        "0.00",
+        f"{MINUS}1.23",
+        "0.01",
+    ]
+
+
+LONG_NAMES = (
+    "a" * 75,
+    "a coat that is worn over all other clothes on the coldest days of a winter",
+    "\N{ARABIC LETTER SHEEN}\N{ARABIC LETTER MEEM} " * 25,
+    "\N{THAI CHARACTER KO KAI}\N{THAI CHARACTER SARA AA}" * 37,
+)
+
+
+def test_long_names_of_classes_break_nothing(open_page, sets):
+    torch.manual_seed(0)
+    names = (*LONG_NAMES, *sets[1].class_names[4:])
+    train_set, test_set = (
+        program.ImageSet(part.images[:200], part.labels[:200], names) for part in sets
+    )
+    networks = [
+        train_little(kind(), train_set, test_set) for kind in (program.MLP, program.TinyVGG)
+    ]
+    explorer = open_page(networks, test_set)
+    script = """const track = (bar) => parseFloat(getComputedStyle(bar).gridTemplateColumns);
+        const seen = [...document.querySelectorAll(".bar")].filter((bar) => bar.offsetParent);
+        const sizes = (selector) => [...document.querySelectorAll(selector)]
+            .filter((each) => each.offsetParent)
+            .map((each) => [each.clientHeight, each.clientWidth,
+                parseFloat(getComputedStyle(each).fontSize)]);
+        return [document.documentElement.scrollWidth, Math.min(999, ...seen.map(track)),
+            sizes("#classes span[title]"), sizes("#softmax .short"),
+            sizes(".matrix tbody .short"), sizes(".matrix thead .short")]"""
+    for width in (320, 380, 699, 700, 1000, 1299, 1300, 2000):
+        explorer.set_size(width, 800)
+        for number in range(len(explorer.chapters)):
+            explorer.run("turnTo(arguments[0])", number)
+            explorer.run("drawSoftmax()")
+            page, bar, buttons, table, rows, columns = explorer.run(script)
+            assert page <= width, number
+            assert bar >= 40, (width, number)
+            assert all(high <= 2.9 * font for high, _, font in buttons)
+            assert all(wide <= 12.1 * font and high < 2 * font for high, wide, font in table + rows)
+            assert all(high <= 12.1 * font for high, _, font in columns)
+    name = explorer.driver.find_element(By.CSS_SELECTOR, ".matrix tbody .short")
+    assert name.get_attribute("title") == name.get_attribute("textContent") == LONG_NAMES[0]
+    explorer.set_size(380, 740)
+    explorer.run("point(0)")
+    assert LONG_NAMES[0] in explorer.text("why-title")
+    assert explorer.element("why-title").size["height"] < 80
+
+
+def test_curves_of_loss_have_a_round_limit_gaps_and_a_legend(explorer):
+    explorer.run("""const holder = document.getElementById("lesson");
+        holder.hidden = false;
+        holder.innerHTML = `<div id="drawn" style="width: 400px">${drawCurves({
+            title: "Loss",
+            lines: [
+                { name: "MLP", values: [2.31, 1.2, 0.7] },
+                {
+                    name: "MLP",
+                    label: "MLP, training images",
+                    values: [null, 1.1, 0.5],
+                    isDashed: true,
+                },
+                { name: "TinyVGG", values: [2.3, 0.9, 0.4] },
+                { name: "TinyVGG", label: "TinyVGG, training images", values: [null, null, 0.3] },
+            ],
+            ticks: [0, 1, 2],
+            now: 0,
+            axis: "epochs",
+            range: "loss",
+        })}</div>`""")
+    svg = explorer.driver.find_element(By.CSS_SELECTOR, "#drawn svg")
+    assert svg.get_attribute("aria-label") == (
+        "Loss: MLP 2.31, MLP, training images, TinyVGG 2.30, TinyVGG, training images"
+    )
+    texts = [each.text for each in svg.find_elements(By.TAG_NAME, "text")]
+    assert texts == ["0", "1.5", "3", "0", "1", "2", "epochs"]
+    lines = svg.find_elements(By.TAG_NAME, "polyline")
+    counts = [len(line.get_attribute("points").split()) for line in lines]
+    assert counts == [3, 2, 3]
+    assert [bool(line.get_attribute("stroke-dasharray")) for line in lines] == [False, True, False]
+    assert len(svg.find_elements(By.TAG_NAME, "circle")) == 1
+    boxes = [
+        key.rect for key in explorer.driver.find_elements(By.CSS_SELECTOR, "#drawn .keys span")
+    ]
+    for one, other in itertools.combinations(boxes, 2):
+        is_beside = one["x"] + one["width"] <= other["x"]
+        is_above = one["y"] + one["height"] <= other["y"] + 1
+        assert is_beside or is_above
+    assert explorer.run("return [0, 0.07, 0.4, 2.31, 9, 120].map(roundUp)") == pytest.approx(
+        [1, 0.08, 0.4, 3, 10, 150]
+    )
 
 
 def test_every_class_and_thumbnail_is_reached_with_the_tab_key(explorer):

@@ -293,12 +293,12 @@ SENTENCES: list[tuple[str, list[object], str]] = [
     (
         "rounded parts",
         ["addUp", "sum", [0.004, 0.004, 0.004], 0.1, 0.112],
-        "sum 0.00, .*>0.10<.*0.11",
+        "sum 0.00 . bias 0.10 = .*>0.10<.*unrounded 0.11",
     ),
     (
         "the same",
         ["addUp", "sum", [0.5, -0.25], -0.1, 0.15],
-        "^sum 0.25, .*0.10: <strong>0.15</strong>$",
+        "^sum 0.25 . bias .0.10 = <strong>0.15</strong>$",
     ),
 ]
 

@@ -1,6 +1,5 @@
 // The answers of the networks, and the moment of training that they are of.
 
-const names = classes.map((name) => escapeHtml(name));
 const MOST_ANSWERS = 10; // in a chapter, where there is no room for more
 
 /** Return the shares that each network gives, by name, for what it sees at this moment. */
@@ -34,7 +33,7 @@ function drawAnswers() {
     button.disabled = isLesson;
     button.ariaPressed = state.label === k;
     const isTrue = k === truth && thisChapter().id !== "mistakes";
-    button.firstChild.innerHTML = isTrue ? `<strong>✓ ${names[k]}</strong>` : names[k];
+    button.firstChild.innerHTML = isTrue ? `<strong>✓ ${nameOf(k)}</strong>` : nameOf(k);
     button.lastChild.innerHTML = NAMES.map((name) => drawBar(name, shares[name], k)).join("");
   });
   element("ties").textContent = thisChapter().explainsTies ? describeTies(shares) : "";

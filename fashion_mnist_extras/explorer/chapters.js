@@ -16,19 +16,19 @@ const ARROW = '<span class="arrow">→</span>';
  * (of the state), ready (once, when its HTML stands), frame (on the image), draw.
  */
 function describeChapters() {
-  const chapters = [describeImage(), describeConvolution(), describePooling(), describeSoftmax()];
-  chapters.push(describeUntrained(), describeTraining());
+  const chapters = [imageChapter(), convolutionChapter(), poolingChapter(), softmaxChapter()];
+  chapters.push(untrainedChapter(), learningChapter());
   if (hasMLP) {
-    chapters.push(describeShifts());
+    chapters.push(shiftChapter());
   }
   if (GUESSED.length) {
-    chapters.push(describeMistakes());
+    chapters.push(mistakeChapter());
   }
-  chapters.push(describePhotograph(), describeEverything());
+  chapters.push(photographChapter(), lastChapter());
   return chapters;
 }
 
-function describeImage() {
+function imageChapter() {
   const shown = isFashion ? "a shoe or a shirt" : `one of ${classes.length} classes of images`;
   const dataset = isFashion ? "FashionMNIST" : escapeHtml(DATA.dataset);
   const colors = C > 1 ? ", three for each: how much red, green and blue there is" : "";
@@ -66,7 +66,7 @@ function describeImage() {
   };
 }
 
-function describeConvolution() {
+function convolutionChapter() {
   return {
     id: "convolution",
     title: "A convolution looks for a pattern",
@@ -105,7 +105,7 @@ function describeConvolution() {
   };
 }
 
-function describePooling() {
+function poolingChapter() {
   const channels = DATA.networks.TinyVGG.shapes["conv_block_1.0.bias"][0];
   const steps = ["conv 2, one channel", "ReLU 2", "max-pool 1"].map((name, k) => {
     return `<figure class="column"><figcaption>${name}</figcaption>
@@ -137,7 +137,7 @@ function describePooling() {
   };
 }
 
-function describeSoftmax() {
+function softmaxChapter() {
   return {
     id: "softmax",
     title: "From numbers to an answer",
@@ -168,7 +168,7 @@ function describeSoftmax() {
   };
 }
 
-function describeUntrained() {
+function untrainedChapter() {
   const beside = hasMLP
     ? ` Beside it now is an <i>MLP</i> (multilayer perceptron), the plainest kind of network.`
     : "";
@@ -193,7 +193,7 @@ function describeUntrained() {
   };
 }
 
-function describeTraining() {
+function learningChapter() {
   const { accuracies, epochs } = DATA.networks.TinyVGG;
   const solid = hasMLP ? "solid lines" : "a solid line";
   return {
@@ -223,7 +223,7 @@ function describeTraining() {
   };
 }
 
-function describeShifts() {
+function shiftChapter() {
   const units = DATA.networks.MLP.shapes["layer_stack.1.weight"][0];
   const [own, other] = ["MLP", "TinyVGG"].map((name) => countWeights(name).toLocaleString("en"));
   const { shiftedImages } = DATA.networks.MLP;
@@ -267,11 +267,11 @@ function describeShifts() {
     ask: "In which pictures of the world is the thing that matters always in the middle?",
     setUp: setUpShift,
     ready: prepareShifts,
-    draw: drawShifts,
+    draw: drawShifted,
   };
 }
 
-function describeMistakes() {
+function mistakeChapter() {
   const { confusion } = DATA.networks.TinyVGG;
   const total = confusion.flat().reduce((sum, count) => sum + count);
   const right = confusion.reduce((sum, row, k) => sum + row[k], 0);
@@ -310,7 +310,7 @@ function describeMistakes() {
   };
 }
 
-function describePhotograph() {
+function photographChapter() {
   return {
     id: "photograph",
     title: "A photograph of your own",
@@ -344,7 +344,7 @@ function describePhotograph() {
   };
 }
 
-function describeEverything() {
+function lastChapter() {
   return {
     id: "everything",
     title: "Everything: all tools",

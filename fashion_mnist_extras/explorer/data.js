@@ -43,3 +43,12 @@ function accuracyOf(name) {
 
 const countWeights = (name) =>
   Object.values(DATA.networks[name].shapes).reduce((sum, shape) => sum + sizeOf(shape), 0);
+
+/** Return a class's name in HTML, cut off where it is too long for its place. */
+function shortName(k) {
+  const name = escapeHtml(classes[k]);
+  return `<bdi class="short" title="${name}">${name}</bdi>`;
+}
+
+/** Return a class's name in HTML, in its own direction of writing. */
+const nameOf = (k) => `<bdi>${escapeHtml(classes[k])}</bdi>`;

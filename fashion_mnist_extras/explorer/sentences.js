@@ -1,21 +1,55 @@
 // Sentences and numbers, made of what a run gave: pure functions.
 
-/** Round to two digits, as numbers are printed; never to a negative zero. */
-const roundOff = (value) => Math.round(100 * value) / 100 || 0;
+const escapeHtml = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
-/** Write a number with two digits and a true minus. */
-const number = (value) => roundOff(value).toFixed(2).replace("-", "−");
+/** Return a value with two digits, and a true minus sign. */
+function number(value) {
+  const rounded = Math.round(100 * value) / 100 || 0; // never -0
+  return rounded.toFixed(2).replace("-", "−");
+}
 
 /**
- * Say what printed parts and a bias add up to: of numbers that are rounded, so that who adds them
- * up finds the same. Where this is not the value itself, that is said.
+ * Return the sum of values, each rounded to two digits first, as `number` prints them: so that
+ * whoever adds up the printed numbers finds the printed sum.
  */
-function addUp(title, parts, bias, value) {
-  const sum = roundOff(parts.reduce((total, part) => total + roundOff(part), 0));
-  const result = roundOff(sum + roundOff(bias));
-  const exact = roundOff(value) === result ? "" : ` (unrounded ${number(value)})`;
-  return `${title} ${number(sum)}, plus bias ${number(bias)}:
-    <strong>${number(result)}</strong>${exact}`;
+function addRounded(values) {
+  let hundredths = 0;
+  for (const value of values) {
+    hundredths += Math.round(100 * value);
+  }
+  return hundredths / 100;
+}
+
+/** Return a number above zero with three digits: as 0.0123, 12,300 or 1.23 × 10⁻⁵. */
+function threeDigits(value) {
+  const [mantissa, exponent] = value.toExponential(2).split("e");
+  if (exponent < -3 || exponent > 5) {
+    return `${mantissa} × 10${raised(exponent)}`;
+  }
+  if (exponent > 2) {
+    return Number(value.toPrecision(3)).toLocaleString("en");
+  }
+  return value.toPrecision(3);
+}
+
+/** Return a whole number, "-12" or "+3", as an exponent. */
+function raised(text) {
+  const sign = text.startsWith("-") ? "⁻" : "";
+  return sign + text.slice(1).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
+}
+
+/**
+ * Return "name 0.42 + bias 0.11 = 0.53" in HTML, as it adds up when each number is rounded first.
+ * If the exact result is another number when it is printed, "(unrounded 0.54)" follows.
+ */
+function addUp(name, values, bias, exact) {
+  const sum = addRounded(values);
+  const result = number(addRounded([sum, bias]));
+  let text = `${name} ${number(sum)} + bias ${number(bias)} = <strong>${result}</strong>`;
+  if (result !== number(exact)) {
+    text += ` <span class="unrounded">(unrounded ${number(exact)})</span>`;
+  }
+  return text;
 }
 
 /** Write a share as a percentage; the space before the sign does not break. */

@@ -171,22 +171,21 @@ function toggleSquare() {
 function drawConvolution() {
   keepPointIn(1, findEdge);
   const [, channel, y, x] = state.point;
-  const conv = layers[1];
-  const parts = productsAt(conv, layers[0], channel, y, x);
-  const bias = conv.bias.values[channel];
-  const largest = largestOf(parts.flatMap(({ kernel }) => kernel));
+  const [input, conv] = layers;
+  const parts = productsAt(conv, input, channel, y, x);
+  const scales = scalesOf(conv, input, channel);
   parts.forEach(({ seen, kernel, products }, c) => {
-    element(`seen-${c}`).innerHTML = grid(seen, 3, 1, { isImage: true });
-    element(`products-${c}`).innerHTML = grid(products, 3, largest);
+    element(`seen-${c}`).innerHTML = grid(seen, 3, scales.seen, { isImage: true });
+    element(`products-${c}`).innerHTML = grid(products, 3, scales.products);
     if (c === 0) {
-      showKernel(kernel, largest);
+      showKernel(kernel, scales.weights);
     } else {
-      element(`weights-${c}`).innerHTML = grid(kernel, 3, largest);
+      element(`weights-${c}`).innerHTML = grid(kernel, 3, scales.weights);
     }
   });
-  const products = parts.flatMap((part) => part.products);
-  const value = conv.values[(channel * H + y) * W + x];
-  element("sum-text").innerHTML = addUp("sum", products, bias, value);
+  const sums = parts.map(({ roundedSum }) => roundedSum);
+  const value = valueAt(conv, channel, y, x);
+  element("sum-text").innerHTML = addUp("sum", sums, conv.bias.values[channel], value);
   const count = Math.min(MOST, conv.channels);
   const own = state.kernel ? ", with weights of your own" : "";
   element("channel-text").textContent = `conv 1, channel ${channel + 1} of ${count}${own}`;
@@ -249,8 +248,6 @@ function shareStaying() {
   }
   return staying / Math.max(1, count);
 }
-
-const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
 function preparePooling() {
   const move = (y, x) => {
@@ -441,7 +438,7 @@ function prepareShifts() {
   };
 }
 
-function drawShifts() {
+function drawShifted() {
   const far = Math.max(...state.shift.map(Math.abs));
   const images = [render([0, 0]), pixels];
   images.forEach((values, k) => {
@@ -467,26 +464,19 @@ const SEARCHED = "This image was searched for: one that only the CNN still recog
 /** Paint an image under the weights that a hidden unit has for its pixels, the mean of the colours. */
 function paintUnit(canvas, image) {
   const { values } = weightsOf("MLP", LAST)["layer_stack.1.weight"];
-  const zoom = Math.max(1, Math.round(280 / W));
-  canvas.width = W * zoom;
-  canvas.height = H * zoom;
-  const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = false;
-  context.drawImage(paintImage(scratch, image), 0, 0, canvas.width, canvas.height);
-  context.globalAlpha = 0.55;
-  const mean = meanOfColors(values, shownUnit);
-  context.drawImage(paintValues(scratch, W, H, mean), 0, 0, canvas.width, canvas.height);
+  const mean = averageColors(values, shownUnit);
+  paintOver(canvas, image, { width: W, height: H, values: mean }, 0.55);
 }
 
 /** Say what a network answers to the shifted image, and whether that is right. */
 function judge(name) {
   const found = indexOfLargest(logits(name, pixels, LAST));
   if (truth < 0) {
-    return `${name}: <b>${names[found]}</b>`;
+    return `${name}: <b>${nameOf(found)}</b>`;
   }
   const isRight = found === truth;
   const mark = isRight ? "✓" : "✗";
-  return `${name}: <span class="${isRight ? "good" : "bad"}">${names[found]} ${mark}</span>`;
+  return `${name}: <span class="${isRight ? "good" : "bad"}">${nameOf(found)} ${mark}</span>`;
 }
 
 function drawShiftCurves(far) {
@@ -553,9 +543,8 @@ function drawMistakes() {
   const isGuessed = guesses.has(state.image);
   const guess = guesses.get(state.image);
   const buttons = chooseClasses(scores).map((k) => {
-    const pressed = `aria-pressed="${guess === k}"`;
-    return `<button data-guess="${k}" ${isGuessed ? "disabled" : ""} ${pressed} title="${names[k]}"
-      >${names[k]}</button>`;
+    const state = isGuessed ? "disabled" : "";
+    return `<button data-guess="${k}" ${state} aria-pressed="${guess === k}">${shortName(k)}</button>`;
   });
   element("guesses").innerHTML = buttons.join("");
   element("told").classList.toggle("waiting", !isGuessed);
@@ -564,14 +553,14 @@ function drawMistakes() {
   const canMend = DATA.networks.TinyVGG.mended.includes(state.image);
   element("mirror").hidden = !canMend;
   element("mirror").textContent = state.mirror ? "mirror it back" : "mirror it";
-  const answer = names[indexOfLargest(logits("TinyVGG", pixels, LAST))];
+  const answer = nameOf(indexOfLargest(logits("TinyVGG", pixels, LAST)));
   element("mirrored").innerHTML = state.mirror ? `Mirrored, TinyVGG answers <b>${answer}</b>.` : "";
 }
 
 /** Say what the label is, what was guessed and answered, and how often each was right so far. */
 function describeGuessed(guess, answer) {
   const { predictions } = DATA.networks.TinyVGG;
-  const mark = (k) => `<span class="${k === truth ? "good" : "bad"}">${names[k]}</span>`;
+  const mark = (k) => `<span class="${k === truth ? "good" : "bad"}">${nameOf(k)}</span>`;
   const guessed = [...guesses];
   const yours = guessed.filter(([k, label]) => labels[k] === label).length;
   const its = guessed.filter(([k]) => labels[k] === predictions[k]).length;
