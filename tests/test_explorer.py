@@ -1402,8 +1402,10 @@ def test_presenters_keys_turn_the_chapter_wherever_the_focus_is(explorer):
     explorer.driver.find_element(By.TAG_NAME, "body").send_keys(Keys.PAGE_DOWN)
     wait_for(lambda: explorer.run("return scrollY") > 100)
     assert explorer.run("return thisChapter().id") == "everything"
-    explorer.run("scrollTo(0, 0)")
-    explorer.driver.find_element(By.TAG_NAME, "body").send_keys(Keys.PAGE_UP)
+    body = explorer.driver.find_element(By.TAG_NAME, "body")
+    body.send_keys(Keys.HOME)
+    wait_for(lambda: explorer.run("return scrollY") == 0)
+    body.send_keys(Keys.PAGE_UP)
     assert explorer.run("return thisChapter().id") == "photograph"
 
 

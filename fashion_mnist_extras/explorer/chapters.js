@@ -37,12 +37,11 @@ function imageChapter() {
     title: "An image is numbers",
     text: [
       `How do you see whether this is ${shown}? Nobody can write down the rules. A <i>neural
-        network</i> finds its own, from examples: here from the dataset ${dataset}. This lesson
-        follows one image through such a network, TinyVGG. The strip of small pictures is the whole
-        way, from the image to the answer; framed is where you are.`,
+        network</i> finds its own, from examples: here the dataset ${dataset}. This lesson follows
+        one image through such a network, TinyVGG. The strip of small pictures is its way to the
+        answer, and frames where you are.`,
       `To the network an image is ${H} × ${W} <i>pixels</i>, and each pixel is a number from 0 for
-        black to 1 for white${colors}. Click on the image: beside it are the numbers of that
-        place.`,
+        black to 1 for white${colors}. Click on the image to see its numbers.`,
     ],
     controls: `<div class="on-screen"><p>Choose the image to follow:</p>
       <div data-use="thumbnails"></div></div>`,
@@ -51,8 +50,7 @@ function imageChapter() {
       ? "Of 0, or nearly: it is black. The network is given no more than such numbers."
       : `Dark places are made of numbers near 0, bright ones of numbers near 1. The network is given
         no more than that.`,
-    keys: `PageDown and PageUp turn the chapters. So do the arrow keys, unless they move a slider or a
-      frame.`,
+    keys: "PageDown, PageUp and arrow keys turn the chapters.",
     stage: `<div class="row">${PICTURE}<div class="column" id="numbers"></div></div>`,
     here: ["image"],
     minutes: 4,

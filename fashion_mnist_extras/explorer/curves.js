@@ -24,7 +24,7 @@ function drawCurves(options) {
   const middle = (box.left + box.right) / 2;
   parts += `<text x="${middle}" y="${height - 4}" text-anchor="middle">${axis}</text>`;
   const keys = lines.map((line, k) => drawKey(line, said[k]));
-  return `<p class="keys" aria-hidden="true">${keys.join("")}</p>
+  return `<p class="keys" aria-hidden="true"><b>${title}</b>${keys.join("")}</p>
     <svg class="curve" viewBox="0 0 ${width} ${height}" role="img"
       aria-label="${title}: ${said.join(", ")}">${parts}</svg>`;
 }

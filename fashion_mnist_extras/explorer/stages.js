@@ -322,11 +322,11 @@ function chanceOfGuessing() {
 function drawTraining() {
   const { epochs } = DATA.networks.TinyVGG;
   const ticks = epochs.map((epoch) => Number(epoch.toFixed(2)));
-  const common = { ticks, now: state.step, width: 470, height: 165 };
+  const common = { ticks, now: state.step, width: 470, height: 150 };
   const linesOf = (test, train) =>
     NAMES.flatMap((name) => [
       { name, label: name, values: DATA.networks[name][test] },
-      { name, label: "", values: DATA.networks[name][train], isDashed: true },
+      { name, label: "training", values: DATA.networks[name][train], isDashed: true },
     ]);
   element("accuracy-curves").innerHTML = drawCurves({
     ...common,
@@ -484,7 +484,7 @@ function drawShiftCurves(far) {
     return { name, label: name, values: DATA.networks[name].shiftAccuracy };
   });
   element("shift-curves").innerHTML = drawCurves({
-    title: "Accuracy on shifted images",
+    title: "Accuracy",
     lines,
     ticks: lines[0].values.map((_, k) => k),
     now: far,
