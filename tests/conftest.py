@@ -19,6 +19,8 @@ from torchvision.datasets import FashionMNIST
 import fashion_mnist_cnn as program
 from fashion_mnist_extras.image_folders import load_image_folder
 
+pytest.register_assert_rewrite("explorer_page")
+
 REPOSITORY = Path(program.__file__).parent
 RAW = REPOSITORY / "data_1/FashionMNIST/raw"
 MODEL = REPOSITORY / "models/CNN_model.pth"
