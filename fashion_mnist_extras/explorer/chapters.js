@@ -234,7 +234,7 @@ function shiftChapter() {
       return `<figure><canvas class="square" id="${id}-${k}" role="img" aria-label="${label}"></canvas>
         ${text}</figure>`;
     });
-    return `<span>${title}</span>${figures.join("")}`;
+    return `<b>${title}</b>${figures.join("")}`;
   });
   return {
     id: "shifts",
