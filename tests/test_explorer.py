@@ -659,10 +659,10 @@ def test_the_slider_shows_the_network_as_it_learned(explorer, trained):
 def test_training_is_played_from_the_start_to_the_end(explorer):
     explorer.run("window.setInterval = (f) => { window.tick = f; return 1; }")
     explorer.click("play-training")
-    seen = [explorer.state("step")]
+    seen = [explorer.state("moment")]
     while explorer.text("play-training") == "stop":
         explorer.run("window.tick()")
-        seen.append(explorer.state("step"))
+        seen.append(explorer.state("moment"))
     assert list(dict.fromkeys(seen)) == list(range(9))
 
 
@@ -677,10 +677,10 @@ def test_any_state_is_an_address(explorer):
     assert torch.equal(explorer.image, image)
     assert explorer.text("why-title") == title
     explorer.open_chapter("learning")
-    explorer.run("document.getElementById('step').value = 4; state.step = 4; update()")
+    explorer.run("document.getElementById('step').value = 4; state.moment = 4; update()")
     wait_for(lambda: "step=4" in explorer.run("return location.hash"))
     explorer.driver.refresh()
-    assert explorer.state("step") == 4
+    assert explorer.state("moment") == 4
     assert explorer.run("return thisChapter().id") == "learning"
 
 

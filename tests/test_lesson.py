@@ -147,11 +147,11 @@ def test_presenters_keys_turn_the_chapter_wherever_the_focus_is(explorer):
     explorer.open_chapter("learning")
     slider = explorer.element("step")
     slider.send_keys(Keys.ARROW_RIGHT * 3)
-    assert explorer.run("return thisChapter().id") == "learning" and explorer.state("step") == 3
+    assert explorer.run("return thisChapter().id") == "learning" and explorer.state("moment") == 3
     slider.send_keys(Keys.PAGE_DOWN)
     assert explorer.run("return thisChapter().id") == "shifts"
     explorer.element("far").send_keys(Keys.PAGE_UP)
-    assert explorer.run("return thisChapter().id") == "learning" and explorer.state("step") == 3
+    assert explorer.run("return thisChapter().id") == "learning" and explorer.state("moment") == 3
     explorer.element("chapters").send_keys(Keys.PAGE_UP)
     assert explorer.run("return thisChapter().id") == "untrained"
     explorer.open("#chapter=everything")
@@ -235,14 +235,14 @@ def test_untrained_the_shares_hardly_depend_on_the_image_as_is_said(explorer, tr
     explorer.run("document.querySelectorAll('#thumbnails button')[3].click()")
     for name, shares in explorer.shown.items():
         assert shares == pytest.approx(before[name], abs=3), "of 100"
-    assert explorer.state("step") == 0
+    assert explorer.state("moment") == 0
 
 
 def test_the_curves_are_of_all_test_images_and_of_training_images(explorer, trained):
     explorer.open_chapter("learning")
     data = explorer.data["networks"]
     for step in (0, 5, 8):
-        explorer.run("state.step = arguments[0]; update()", step)
+        explorer.run("state.moment = arguments[0]; update()", step)
         said = explorer.run("return document.querySelector('#accuracy-curves svg').ariaLabel")
         for each in trained:
             assert re.search(

@@ -288,8 +288,8 @@ SENTENCES: list[tuple[str, list[object], str]] = [
         "^Hardly.*9 % and 12 %.* 2 im",
     ),
     ("not alike", ["describeGuess", "CNN", [[0.4, 0.6], [0.55, 0.45]]], "^A little: .*40 % and 60"),
-    ("below zero", ["number", -1.5], "^\N{MINUS SIGN}1.50$"),
-    ("no negative zero", ["number", -0.001], "^0.00$"),
+    ("below zero", ["twoDigits", -1.5], "^\N{MINUS SIGN}1.50$"),
+    ("no negative zero", ["twoDigits", -0.001], "^0.00$"),
     (
         "rounded parts",
         ["addUp", "sum", [0.004, 0.004, 0.004], 0.1, 0.112],

@@ -23,9 +23,25 @@ from fashion_mnist_extras.analysis import Evidence, predict_shifted
 
 SOURCES = Path(__file__).parent
 SCRIPTS = (
-    *("network.js", "photograph.js", "sentences.js", "data.js", "state.js", "images.js"),
-    *("files.js", "paint.js", "curves.js", "explain.js", "player.js", "maps.js"),
-    *("everything.js", "answers.js", "way.js", "chapters.js", "stages.js", "main.js", "print.js"),
+    "network.js",
+    "photograph.js",
+    "sentences.js",
+    "data.js",
+    "state.js",
+    "images.js",
+    "files.js",
+    "paint.js",
+    "curves.js",
+    "explain.js",
+    "player.js",
+    "maps.js",
+    "everything.js",
+    "answers.js",
+    "way.js",
+    "chapters.js",
+    "stages.js",
+    "print.js",
+    "main.js",
 )
 NO_CNN = "<main><p>The last run trained no TinyVGG, and this page shows nothing else.</p></main>"
 # The page has few megabytes, so that a browser opens it at once.

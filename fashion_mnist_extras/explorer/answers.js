@@ -7,7 +7,7 @@ function computeShares() {
   const shares = {};
   for (const name of NAMES) {
     const known = name === "TinyVGG" ? layers : null;
-    shares[name] = softmax(logits(name, pixels, state.step, known));
+    shares[name] = softmax(logits(name, pixels, state.moment, known));
   }
   return shares;
 }
@@ -39,7 +39,7 @@ function drawAnswers() {
   element("ties").textContent = thisChapter().explainsTies ? describeTies(shares) : "";
 }
 
-/** Say the answers in a sentence, for who does not see the bars. */
+/** Say the answers in a sentence, for those who do not see the bars. */
 function sayAnswer(shares) {
   const said = NAMES.map((name) => {
     const most = Math.max(...shares[name]);
@@ -73,25 +73,25 @@ function describeTies(shares) {
     return "";
   }
   return `The MLP gives ${count} classes exactly the same share: its last layer ends in a ReLU,
-    which makes a 0 of each logit below zero.`;
+    which turns each negative logit into 0.`;
 }
 
 function drawMoment() {
-  const epoch = DATA.networks.TinyVGG.epochs[state.step];
-  const isUntrained = state.step === 0;
+  const epoch = DATA.networks.TinyVGG.epochs[state.moment];
+  const isUntrained = state.moment === 0;
   let text = isUntrained ? "before the first step: random weights" : `after ${countEpochs(epoch)}`;
   if (thisChapter().id === "everything") {
     const right = NAMES.map((name) => {
-      return `${name} ${percent(DATA.networks[name].accuracies[state.step])}`;
+      return `${name} ${percent(DATA.networks[name].accuracies[state.moment])}`;
     });
     text += `; of test images right: ${right.join(", ")}`;
   }
   element("moment-text").textContent = text;
   element("step").ariaValueText = text;
-  element("step").value = state.step;
+  element("step").value = state.moment;
 }
 
-// ---- Training, played ----------------------------------------------------------------------------
+// ---- Training, played ---------------------------------------------------------------------------
 let playing = 0; // a timer
 
 function stopPlaying() {
@@ -102,8 +102,8 @@ function stopPlaying() {
 }
 
 function startPlaying() {
-  if (state.step === LAST) {
-    state.step = 0;
+  if (state.moment === LAST) {
+    state.moment = 0;
   }
   element("play-training").ariaPressed = true;
   element("play-training").textContent = "stop";
@@ -112,10 +112,10 @@ function startPlaying() {
 }
 
 function playMoment() {
-  if (state.step === LAST) {
+  if (state.moment === LAST) {
     stopPlaying();
     return;
   }
-  state.step++;
+  state.moment++;
   update();
 }

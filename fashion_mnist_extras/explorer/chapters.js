@@ -1,9 +1,7 @@
 // The chapters: what each says, asks and shows. How their pictures are drawn stands in stages.js.
 
 const hasMLP = NAMES.includes("MLP");
-const isFashion = DATA.dataset === "FashionMNIST";
 const thing = isFashion ? "garment" : "object";
-const EXAMPLE = DATA.typical - 1; // the image that goes through all chapters at first
 
 const PICTURE = '<div class="column"><div data-use="picture"></div></div>';
 const ARROW = '<span class="arrow">→</span>';
@@ -11,8 +9,8 @@ const ARROW = '<span class="arrow">→</span>';
 /**
  * Return the chapters in their order. Of each: id, title, text, question and answer (a text, or a
  * function of the state); stage, the HTML of its picture; here, the places of the network that it
- * is about; and for the teacher, minutes and what to ask. May have: controls, step (a moment of
- * training), tool (what a pointer does on the image), isApart (it has images of its own), setUp
+ * is about; and for the teacher, minutes and what to ask. May have: controls, moment (of
+ training), tool (what a pointer does on the image), isApart (it has images of its own), setUp
  * (of the state), ready (once, when its HTML stands), frame (on the image), draw.
  */
 function describeChapters() {
@@ -69,9 +67,11 @@ function convolutionChapter() {
     id: "convolution",
     title: "A convolution looks for a pattern",
     text: [
-      `A window of 3 × 3 <i>weights</i> slides over the image. At each place every pixel under it is
-        multiplied by its weight, the products are added up, and one more number, the <i>bias</i>.
-        The sums make a map, called a <i>channel</i>: brown is above zero, purple below. Click on the
+      `A window of 3 × 3 <i>weights</i> slides over the image. At each place every pixel under it
+      is multiplied by its weight; the products and one more number, the <i>bias</i>, are added
+      up.
+        The sums make a map, called a <i>channel</i>: brown is above zero, purple below. Click on
+        the
         image to move the window. Or change the nine weights.`,
     ],
     controls: `<div data-use="player"></div>
@@ -83,9 +83,11 @@ function convolutionChapter() {
         <button id="channel">show the next channel</button> <button id="square"></button>
       </div>`,
     question: "Where on a square does the map change?",
-    answer: `At its edges. Within the square the nine pixels are equal wherever the window stands, and
+    answer: `At its edges. Within the square the nine pixels are equal wherever the window stands,
+    and
       so are the sums. Around it all pixels are 0: the empty background gives the bias alone. Which
-      edges make the sum large, and which small, depends on the weights: other channels find others.`,
+      edges make the sum large, and which small, depends on the weights: other channels find
+      others.`,
     stage: `<div class="row">${PICTURE}
       <div class="column" id="sums"></div>
       <figure class="column"><div data-use="close-up"></div>
@@ -114,8 +116,9 @@ function poolingChapter() {
     id: "pooling",
     title: "ReLU and max-pool throw away",
     text: [
-      `After each convolution a <i>ReLU</i> makes 0 of every number below zero: so ReLU 1 does with
-        the map that you have seen. Convolution 2 slides windows over all ${channels} channels of
+      `After each convolution a <i>ReLU</i> turns every number below zero into 0: ReLU 1 does so
+      with the map that you have seen. Convolution 2 slides windows over all ${channels} channels
+      of
         that at once, and adds up what they give; ReLU 2 follows. Then a <i>max-pool</i> keeps the
         largest number of each 2 × 2 square: the map is half as wide and half as high, so there is
         less to calculate with, and less that depends on the exact place. Click on a map to look at
@@ -140,11 +143,14 @@ function softmaxChapter() {
     id: "softmax",
     title: "From numbers to an answer",
     text: [
-      `After two more convolutions and a max-pool, ${H >> 2} × ${W >> 2} places are left in each map.
+      `After two more convolutions and a max-pool, ${H >> 2} × ${W >> 2} places are left in each
+      map.
         Each has seen 16 × 16 pixels. For every class the last layer multiplies all these numbers by
         weights and adds up: the class's score, its <i>logit</i> z. <i>Softmax</i> turns scores into
-        <i>shares</i>, e<sup>z</sup> (e is 2.718…) divided by the sum of all: how sure the network is
-        of each class; together they are 100&nbsp;%. Choose a class: brown places raise its score, purple
+        <i>shares</i>, e<sup>z</sup> (e is 2.718…) divided by the sum of all: how sure the network
+        is
+        of each class; together they are 100&nbsp;%. Choose a class: brown places raise its score,
+        purple
         ones lower it.`,
     ],
     question: "What if one logit grows by 1?",
@@ -187,7 +193,7 @@ function untrainedChapter() {
     explainsTies: true,
     minutes: 3,
     ask: "How often would you be right if you guessed blindly?",
-    step: 0,
+    moment: 0,
   };
 }
 
@@ -199,15 +205,17 @@ function learningChapter() {
     title: "It learns by being corrected",
     text: [
       `How wrong the answers are is one number, the <i>loss</i>: near 0 where the true class has
-        nearly the whole share. In each <i>step</i> the network answers for some training images. For
+        nearly the whole share. In each <i>step</i> the network answers for some training images.
+        For
         each weight, calculus tells which direction makes the answers less wrong: the
-        <i>gradient</i>. The weight moves a little that way; how far, the <i>learning rate</i> says.
+        <i>gradient</i>. The weight moves a little that way; how far is set by the <i>learning
+        rate</i>.
         One pass over all training images is an <i>epoch</i>.`,
       `Play the training, or drag. Test images, which the network never trains on, are ${solid},
         training images dashed.`,
     ],
     question: "When is most of it learned?",
-    answer: describeLearning("TinyVGG", accuracies, epochs, chanceOfGuessing()),
+    answer: describeLearning("TinyVGG", accuracies, epochs, shareOfLargestClass()),
     stage: `<div class="row"><div class="column" id="training">
         <div class="row"><div data-use="picture"></div><div data-use="moment"></div></div>
         <div id="accuracy-curves"></div><div id="loss-curves"></div></div>
@@ -216,7 +224,7 @@ function learningChapter() {
     explainsTies: true,
     minutes: 7,
     ask: "What would it mean if the dashed line went on rising, and the solid one fell?",
-    step: 0,
+    moment: 0,
     draw: drawTraining,
   };
 }
@@ -231,7 +239,8 @@ function shiftChapter() {
   ].map(([title, id, label, hasText]) => {
     const figures = [0, 1].map((k) => {
       const text = hasText ? `<figcaption id="${id}-text-${k}"></figcaption>` : "";
-      return `<figure><canvas class="square" id="${id}-${k}" role="img" aria-label="${label}"></canvas>
+      return `<figure><canvas class="square" id="${id}-${k}" role="img"
+      aria-label="${label}"></canvas>
         ${text}</figure>`;
     });
     return `<b>${title}</b>${figures.join("")}`;
@@ -240,10 +249,12 @@ function shiftChapter() {
     id: "shifts",
     title: "Why the CNN, and not the MLP",
     text: [
-      `TinyVGG is a <i>convolutional neural network</i>, a CNN. The MLP has no windows: it multiplies
+      `TinyVGG is a <i>convolutional neural network</i>, a CNN. The MLP has no windows: it
+      multiplies
         each pixel by a weight of that pixel's own and adds up, in each of ${units} <i>hidden
-        units</i>; the weights of one lie over the image. Shift the ${thing}, and it meets other
-        weights: the sum is another. TinyVGG's windows go everywhere, so its maps shift along. The
+        units</i>; the weights of one lie over the image. Shift the ${thing}, and its pixels meet
+        other weights: the sum changes. TinyVGG's windows go everywhere, so its maps shift along.
+        The
         MLP has ${own} weights, TinyVGG ${other}.`,
     ],
     controls: `<div class="buttons"><label for="far">shift</label>
@@ -251,7 +262,8 @@ function shiftChapter() {
         <output id="far-text" for="far"></output></div>
       <p id="verdict" aria-live="polite"></p>`,
     question: "Why does TinyVGG fail too, further out?",
-    answer: `Its last layer is like the MLP: it has a weight for each of the ${H >> 2} × ${W >> 2} places of
+    answer: `Its last layer is like the MLP: it has a weight for each of the ${H >> 2} × ${W >> 2}
+    places of
       the last maps, and a pattern that has moved to another place meets other weights. And part of
       the ${thing} may have left the image.`,
     stage: `<div class="row"><div class="pairs"><span></span><span>in its place</span>
@@ -285,15 +297,17 @@ function mistakeChapter() {
     ],
     controls: `<div class="guess" id="guesses"></div><p id="guessed" aria-live="polite"></p>
       <div id="next-guess" class="waiting"><div class="buttons">
-        <button id="mirror">mirror it</button> <button id="another">show another image</button></div>
+        <button id="mirror">mirror it</button> <button id="another">show another
+        image</button></div>
         <p id="mirrored" aria-live="polite"></p></div>`,
     question: "Why does it make mistakes?",
     answer: isFashion
       ? `A network knows only what it has seen. Nearly all sneakers of the training images point
-        left, so one that points right is new to it: where mirroring mends a mistake, the button
-        “mirror it” shows that. ${alike}, too. And some labels, which people gave, are open to
+        left, so one that points right is new to it: where mirroring corrects a mistake, there is
+        a button “mirror it”. ${alike}, too. And some labels, which people gave, are open to
         dispute.`
-      : `${alike}, and some labels, which people gave, may be wrong. A network knows only what it has
+      : `${alike}, and some labels, which people gave, may be wrong. A network knows only what it
+      has
         seen: what is shown another way than in the training images is new to it.`,
     stage: `<div class="row">${PICTURE}
       <div class="column" id="told"><div data-use="answers"></div></div></div>`,
@@ -315,9 +329,10 @@ function photographChapter() {
     text: [
       isFashion
         ? `Choose a photograph of one garment, upright, on a plain background of another colour, or
-          drop it on this page. It is cut out, made 28 × 28 pixels small and light on black, like
-          every image they have seen. It stays on your computer.`
-        : `Choose an image file. It is made ${H} × ${W} pixels small, like every image they have seen.
+          drop it on this page. It is cut out, reduced to 28 × 28 pixels and made light on black,
+          like every image they have seen. It stays on your computer.`
+        : `Choose an image file. It is reduced to ${H} × ${W} pixels, like every image they have
+        seen.
           It stays on your computer.`,
       "From then on it goes through all chapters.",
     ],
@@ -327,13 +342,15 @@ function photographChapter() {
       ? `Look at what the networks see: a shadow or a pattern behind the garment becomes part of it.
         They know one kind of picture only, where shoes, for example, point left. And they always
         choose one of their classes, whatever is shown.`
-      : `The networks have seen one kind of picture only. And they always choose one of their classes,
+      : `The networks have seen one kind of picture only. And they always choose one of their
+      classes,
         whatever is shown.`,
     stage: `<div class="row"><figure class="column" id="original">
         <canvas class="square" id="photo" role="img" aria-label="The photograph"></canvas>
         <figcaption>the photograph</figcaption></figure>
       <span class="arrow" id="made">→</span>
-      <figure class="column"><div data-use="picture"></div><figcaption id="seen"></figcaption></figure>
+      <figure class="column"><div data-use="picture"></div><figcaption
+      id="seen"></figcaption></figure>
       ${ARROW}<div data-use="answers"></div></div>`,
     here: ["image", "shares"],
     minutes: 6,

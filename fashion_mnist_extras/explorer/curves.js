@@ -18,7 +18,8 @@ function drawCurves(options) {
   const said = lines.map((line) => describeLine(line, now, range));
   let parts = drawScale(box, yOf, limit, range) + drawTicks(box, xOf, ticks);
   if (now < ticks.length) {
-    parts += `<line class="now" x1="${xOf(now)}" x2="${xOf(now)}" y1="${box.top}" y2="${box.bottom}"/>`;
+    const x = xOf(now);
+    parts += `<line class="now" x1="${x}" x2="${x}" y1="${box.top}" y2="${box.bottom}"/>`;
   }
   parts += lines.map((line) => drawLine(line, xOf, yOf)).join("");
   const middle = (box.left + box.right) / 2;
@@ -48,7 +49,7 @@ function describeLine({ name, label = name, values }, now, range) {
   if (!isKnown(value)) {
     return label;
   }
-  return `${label} ${range === "loss" ? number(value) : percent(value)}`;
+  return `${label} ${range === "loss" ? twoDigits(value) : percent(value)}`;
 }
 
 /** Return the three lines of the scale at the left, and their values. */

@@ -1,8 +1,12 @@
-// What the run wrote: images, and networks at moments of their training.
+// What the run wrote: images, and networks at moments of their training; what follows from them.
+
+const element = (id) => document.getElementById(id);
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const [C, H, W] = DATA.shape; // channels, height and width of an image
 const { classes, labels } = DATA;
 const NAMES = Object.keys(DATA.networks); // MLP and TinyVGG, or TinyVGG alone
+const isFashion = DATA.dataset === "FashionMNIST";
+const EXAMPLE = DATA.typical - 1; // the image that goes through all chapters at first
 const LAST = DATA.networks.TinyVGG.weights.length - 1; // the last of the moments of training
 
 const imageBytes = bytesOf(DATA.images);
@@ -25,7 +29,7 @@ function weightsOf(name, moment) {
 }
 
 /** Return a network's logits for an image at a moment; TinyVGG's layers if they are known. */
-function logits(name, image, moment = state.step, known = null) {
+function logits(name, image, moment = state.moment, known = null) {
   const weights = weightsOf(name, moment);
   if (name === "MLP") {
     return runMLP(image, weights).logits;

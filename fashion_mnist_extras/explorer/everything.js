@@ -1,5 +1,6 @@
-// The last chapter: all tools at hand. Here are those below the maps: occlusion, shifts, the MLP's
-// hidden units, softmax, and confusion matrices.
+// The last chapter: all tools at hand. Here are the classes to ask about, what stands below the
+// maps
+// (occlusion, shifts, the MLP's hidden units, softmax, confusion matrices), and images to choose.
 
 /** Write what does not change. */
 function prepareEverything() {
@@ -24,7 +25,7 @@ function showEverything() {
   });
 }
 
-// ---- The classes: each can be asked why -----------------------------------------------------------
+// ---- The classes: each can be asked why ---------------------------------------------------------
 const classButton = (k) => element("classes").children[k].firstChild;
 
 classes.forEach((name, k) => {
@@ -42,17 +43,20 @@ function askClass(k, clicked) {
   const place = clicked.getBoundingClientRect();
   point(k);
   dockPanel(place);
-  drawSoftmax();
   if (thisChapter().id === "everything") {
+    drawSoftmax();
     startOcclusion();
   }
 }
 
-// ---- Work in slices: what takes long lets the page go on ------------------------------------------
+// ---- Work in slices: what takes long lets the page go on ----------------------------------------
 const running = {};
 
-/** Run the steps of a generator, some milliseconds at a time; a later work of the same name replaces it. */
-function inSlices(name, steps, show) {
+/**
+ * Run the steps of a generator, some milliseconds at a time; a later task of the same name replaces
+ * it.
+ */
+function inSlices(name, steps, draw) {
   clearTimeout(running[name]);
   const work = () => {
     const end = performance.now() + 15;
@@ -60,17 +64,18 @@ function inSlices(name, steps, show) {
     while (!isDone && performance.now() < end) {
       isDone = steps.next().done;
     }
-    show(isDone);
+    draw(isDone);
     running[name] = isDone ? 0 : setTimeout(work, 0);
   };
   running[name] = setTimeout(work, 200);
 }
 
-// ---- Why this answer: a dark patch slides over the image (occlusion) ------------------------------
+// ---- Why this answer: a dark patch slides over the image (occlusion) ----------------------------
 const PATCH = Math.max(2, Math.round(W / 5.6));
 const STRIDE = Math.max(1, Math.round(W / 14));
 const PLACES = Math.ceil(W / STRIDE);
-let covered = []; // for each place of the patch, by how much the probability falls when it is covered
+// For each place of the patch, by how much the probability falls when it is covered.
+let covered = [];
 
 /** Return the image with a patch over a place. */
 function coverPlace(place) {
@@ -86,7 +91,7 @@ function coverPlace(place) {
 }
 
 function* coverPlaces(label) {
-  const whole = softmax(logits("TinyVGG", pixels, state.step, layers))[label];
+  const whole = softmax(logits("TinyVGG", pixels, state.moment, layers))[label];
   for (let place = 0; place < PLACES * PLACES; place++) {
     covered.push(whole - softmax(logits("TinyVGG", coverPlace(place)))[label]);
     yield;
@@ -94,7 +99,7 @@ function* coverPlaces(label) {
 }
 
 function startOcclusion() {
-  const answer = indexOfLargest(logits("TinyVGG", pixels, state.step, layers));
+  const answer = indexOfLargest(logits("TinyVGG", pixels, state.moment, layers));
   const label = state.label >= 0 ? state.label : answer;
   covered = [];
   inSlices("occlusion", coverPlaces(label), (isDone) => drawOcclusion(label, isDone));
@@ -105,19 +110,19 @@ function drawOcclusion(label, isDone) {
     k < covered.length ? packedOf(covered[k]) : UNKNOWN,
   );
   paintImage(element("patched"), isDone ? pixels : coverPlace(covered.length));
-  let text = `A dark patch of ${PATCH} × ${PATCH} pixels slides over the image. Brown: where it lies
-    there, TinyVGG’s probability of ${classes[label]} falls; purple: it rises.`;
+  let text = `A dark patch of ${PATCH} × ${PATCH} pixels slides over the image. Brown: where it
+    lies there, TinyVGG’s probability of ${classes[label]} falls; purple: it rises.`;
   if (isDone) {
     const most = Math.max(...covered);
     const place = covered.indexOf(most);
     text += ` Most in row ${Math.floor(place / PLACES) + 1}, column ${(place % PLACES) + 1}
-      of ${PLACES} × ${PLACES}: by ${number(100 * most)} points.`;
+      of ${PLACES} × ${PLACES}: by ${twoDigits(100 * most)} points.`;
   }
   element("occlusion-text").textContent = text;
 }
 element("cover").onclick = startOcclusion;
 
-// ---- Shift map: at which of 15 x 15 shifts is each network still right? ---------------------------
+// ---- Shift map: at which of 15 x 15 shifts is each network still right? -------------------------
 const REACH = 7;
 const SHIFTS = [];
 for (let down = -REACH; down <= REACH; down++) {
@@ -144,7 +149,6 @@ function startShiftMap() {
   if (truth < 0) {
     element("shift-text").textContent =
       "The class of this image is not known, so no answer is right or wrong.";
-    clearTimeout(running.shifts);
     return;
   }
   for (const name of NAMES) {
@@ -154,15 +158,16 @@ function startShiftMap() {
   Object.assign(rightAt, known);
   describeShifts(known);
   const figures = Object.keys(rightAt).map(addShiftFigure);
-  inSlices("shifts", tryShifts(), (isDone) => {
-    figures.forEach((figure) => drawShifts(figure, isDone));
-  });
+  inSlices("shifts", tryShifts(), () => figures.forEach(drawShifts));
 }
 
-/** Return, for networks that the page does not compute, whether they are right: for some images, unchanged. */
+/**
+ * Return, for networks that the page does not compute, whether they are right: for some images,
+ * unchanged.
+ */
 function findKnownShifts() {
   const known = {};
-  const isUnchanged = !strokes.length && !state.mirror && !state.turn && state.step === LAST;
+  const isUnchanged = !strokes.length && !state.mirror && !state.turn && state.moment === LAST;
   for (const [name, shifted] of Object.entries(DATA.others)) {
     if (isUnchanged && state.image >= 0 && state.image < shifted[0].length) {
       known[name] = shifted.map((answers) => answers[state.image] === truth);
@@ -189,8 +194,7 @@ function addShiftFigure(name) {
   canvas.role = "img";
   canvas.ariaLabel = name; // until it is computed
   canvas.onclick = ({ offsetX, offsetY }) => {
-    const indexOf = (offset, size) =>
-      Math.max(0, Math.min(SHIFTS_A_ROW - 1, Math.floor((SHIFTS_A_ROW * offset) / size)));
+    const indexOf = (offset, size) => clampIndex((SHIFTS_A_ROW * offset) / size, SHIFTS_A_ROW);
     const row = indexOf(offsetY, canvas.clientHeight);
     const column = indexOf(offsetX, canvas.clientWidth);
     state.shift = SHIFTS[SHIFTS_A_ROW * row + column];
@@ -205,7 +209,7 @@ function addShiftFigure(name) {
 const STILL_RIGHT = pack(rgbOf("#009e73"));
 const NOW_WRONG = pack([225, 225, 225]);
 
-function drawShifts(figure, isDone) {
+function drawShifts(figure) {
   const { name } = figure.dataset;
   const found = rightAt[name];
   const [canvas, caption] = figure.children;
@@ -228,19 +232,19 @@ function drawShifts(figure, isDone) {
       side,
     );
   }
-  const isWhole = isDone || found.length === SHIFTS.length;
+  const isWhole = found.length === SHIFTS.length;
   const tried = isWhole ? SHIFTS.length : `the first ${found.length}`;
   const text = `${name}: right at ${found.filter(Boolean).length} of ${tried} shifts`;
   caption.textContent = text;
   canvas.ariaLabel = text;
 }
 
-// ---- Inside the MLP -------------------------------------------------------------------------------
+// ---- Inside the MLP -----------------------------------------------------------------------------
 function drawUnits() {
   if (!NAMES.includes("MLP")) {
     return;
   }
-  const weights = weightsOf("MLP", state.step);
+  const weights = weightsOf("MLP", state.moment);
   const { shape, values } = weights["layer_stack.1.weight"];
   const { hidden } = runMLP(pixels, weights);
   const count = Math.min(MOST, shape[0]);
@@ -250,7 +254,7 @@ function drawUnits() {
     const [canvas, caption] = element("units").children[unit].children;
     paintValues(canvas, W, H, averageColors(values, unit), largest);
     canvas.ariaLabel = `Weights of hidden unit ${unit + 1} of the MLP`;
-    caption.textContent = `unit ${unit + 1}: ${number(hidden[unit])}`;
+    caption.textContent = `unit ${unit + 1}: ${twoDigits(hidden[unit])}`;
   }
   element("mlp-text").textContent = describeUnits(shape[0]);
 }
@@ -286,38 +290,31 @@ function describeUnits(count) {
     share.`;
 }
 
-// ---- From logits to shares: softmax ---------------------------------------------------------------
+// ---- From logits to shares: softmax -------------------------------------------------------------
 function drawSoftmax() {
-  const scores = logits("TinyVGG", pixels, state.step, layers);
+  const scores = logits("TinyVGG", pixels, state.moment, layers);
   const shares = softmax(scores);
-  const shown = chooseShown(shares);
+  const isLesson = thisChapter().id !== "everything";
+  const shown = isLesson ? chooseClasses(shares) : [...classes.keys()];
   const rows = shown.map((k) => writeShare(k, scores[k], shares[k]));
   const sum = scores.reduce((total, score) => total + Math.exp(score), 0);
   const name = shown.length < classes.length ? `all ${classes.length}` : "sum";
   element("softmax").innerHTML = `<thead>
-      <tr><td></td><th scope="col">logit z</th><th scope="col">e<sup>z</sup></th><th scope="col">share</th></tr>
+      <tr><td></td><th scope="col">logit z</th>
+        <th scope="col">e<sup>z</sup></th><th scope="col">share</th></tr>
     </thead>
     <tbody>${rows.join("")}</tbody>
     <tfoot>
-      <tr><th scope="row">${name}</th><td></td><td>${threeDigits(sum)}</td><td>100.0 %</td></tr>
+      <tr><th scope="row">${name}</th><td></td>
+        <td>${threeDigits(sum)}</td><td>${percent(1)}</td></tr>
     </tfoot>`;
-}
-
-/** Return the classes for which there is room: in a chapter of many the ten most probable ones. */
-function chooseShown(shares) {
-  const all = [...classes.keys()];
-  if (classes.length <= 12 || thisChapter().id === "everything") {
-    return all;
-  }
-  const probable = all.sort((a, b) => shares[b] - shares[a]).slice(0, 10);
-  return probable.sort((a, b) => a - b);
 }
 
 function writeShare(k, score, share) {
   const bar = `<b style="width: ${100 * share}%; background: var(--TinyVGG)"></b>`;
   return `<tr class="${k === state.label ? "chosen" : ""}" data-class="${k}">
     <th scope="row"><button class="name">${shortName(k)}</button></th>
-    <td>${number(score)}</td><td>${threeDigits(Math.exp(score))}</td>
+    <td>${twoDigits(score)}</td><td>${threeDigits(Math.exp(score))}</td>
     <td><span class="bar">${bar}<span>${percent(share)}</span></span></td></tr>`;
 }
 
@@ -332,7 +329,7 @@ element("softmax").onclick = ({ target }) => {
   button.focus({ preventScroll: true });
 };
 
-// ---- Images to choose from ------------------------------------------------------------------------
+// ---- Images to choose from ----------------------------------------------------------------------
 /** Show images as buttons in an element, and a text in that of the same name with "-text". */
 function showImages(name, indices, text) {
   element(name).replaceChildren(...indices.map(imageButton));
@@ -362,7 +359,7 @@ function showTypical() {
   );
 }
 
-// ---- Confusion matrices: a cell shows its mistakes ------------------------------------------------
+// ---- Confusion matrices: a cell shows its mistakes ----------------------------------------------
 const MOST_CLASSES = 25; // of a matrix
 
 function drawMatrices() {

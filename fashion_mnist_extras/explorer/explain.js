@@ -3,7 +3,10 @@
 // Printed numbers add up: what is added is rounded first, as it is printed. Where the sum then
 // differs from what the network computes, that is said too.
 
-/** Return the convolution that a layer belongs to, and the layer before it; undefined for image and max-pool. */
+/**
+ * Return the convolution that a layer belongs to, and the layer before it; undefined for image and
+ * max-pool.
+ */
 function convolutionAt(l) {
   if (layers[l].kind === "conv") {
     return [layers[l], layers[l - 1]];
@@ -68,14 +71,14 @@ function explainPixel([, channel, y, x], where) {
   const numbers = grid(around, 5, 1, { taken: 12, isImage: true });
   return {
     title: `The image, ${color}${where}`,
-    result: `<strong>${number(valueAt(image, channel, y, x))}</strong>: 0 is black, 1 is white.`,
+    result: `<strong>${twoDigits(valueAt(image, channel, y, x))}</strong>: 0 is black, 1 is white.`,
     body: `${numbers}<p class="soft">The pixel and those around it.</p>`,
   };
 }
 
 function explainPool([l, channel, y, x], title) {
   const square = windowOf(layers[l - 1], channel, 2 * y, 2 * x, 2);
-  const value = number(valueAt(layers[l], channel, y, x));
+  const value = twoDigits(valueAt(layers[l], channel, y, x));
   return {
     title: `${title}: the largest of a 2 × 2 square`,
     result: `It passes on <strong>${value}</strong> and forgets where it was.`,
@@ -93,15 +96,20 @@ function explainConvolution([l, channel, y, x], title) {
   const sums = isAllShown ? parts.map(({ roundedSum }) => roundedSum) : [exact - bias];
   const scales = scalesOf(conv, input, channel);
   const rows = parts.slice(0, MOST).map((part, c) => writeProducts(part, c, input, scales));
-  const afterReLU = number(Math.max(0, exact));
+  const afterReLU = twoDigits(Math.max(0, exact));
   return {
     title,
-    result: `${addUp("sum of products", sums, bias, exact)}; the ReLU makes it <strong>${afterReLU}</strong>`,
-    body: `<p class="soft">${describeProducts(parts, input)}</p><div class="products">${rows.join("")}</div>`,
+    result: `${addUp("sum of products", sums, bias, exact)};
+      the ReLU makes it <strong>${afterReLU}</strong>`,
+    body: `<p class="soft">${describeProducts(parts, input)}</p>
+      <div class="products">${rows.join("")}</div>`,
   };
 }
 
-/** Return one row of an explanation in HTML: window × weights = products, and their sum if there are more rows. */
+/**
+ * Return one row of an explanation in HTML: window × weights = products, and their sum if there are
+ * more rows.
+ */
 function writeProducts({ seen, kernel, products, roundedSum }, c, input, scales) {
   const isImage = input.kind === "input";
   const several = input.channels > 1;
@@ -112,7 +120,7 @@ function writeProducts({ seen, kernel, products, roundedSum }, c, input, scales)
   row += `${grid(seen, 3, scales.seen, { isImage })} × ${grid(kernel, 3, scales.weights)}`;
   row += ` = ${grid(products, 3, scales.products)}`;
   if (several) {
-    row += ` → ${number(roundedSum)}`;
+    row += ` → ${twoDigits(roundedSum)}`;
   }
   return `<div>${row}</div>`;
 }
@@ -133,12 +141,15 @@ function describeProducts(parts, input) {
   return `${text}.`;
 }
 
-/** Return what each place of the last max-pool adds to a class's logit, all channels together, and its bias. */
+/**
+ * Return what each place of the last max-pool adds to a class's logit, all channels together, and
+ * its bias.
+ */
 function partsOf(k) {
   const { height, width, values } = layers.at(-1);
   const area = height * width;
   const parts = Array(area).fill(0);
-  const weights = weightsOf("TinyVGG", state.step);
+  const weights = weightsOf("TinyVGG", state.moment);
   const weight = weights["classifier.1.weight"].values;
   values.forEach((value, i) => {
     parts[i % area] += value * weight[k * values.length + i];
@@ -153,7 +164,8 @@ function explainClass(k) {
   return {
     title: `Why ${shortName(k)}? TinyVGG’s score (logit)`,
     result: addUp("sum over the places", parts, bias, exact),
-    body: `<p class="soft">What each of max-pool 2’s ${height} × ${width} places adds (brown) or takes
+    body: `<p class="soft">What each of max-pool 2’s ${height} × ${width} places adds (brown) or
+      takes
       away (purple), all channels together.</p>${numbers}`,
   };
 }
@@ -164,7 +176,10 @@ function paintParts(canvas, k) {
   paintOver(canvas, pixels, { width, height, values: parts }, 0.6);
 }
 
-/** Paint the map pointed at, enlarged, in a scale of its own; while the window slides, what it has computed. */
+/**
+ * Paint the map pointed at, enlarged, in a scale of its own; while the window slides, what it has
+ * computed.
+ */
 function drawCloseUp() {
   const [l, channel, y, x] = state.point;
   const layer = layers[l];
@@ -177,7 +192,7 @@ function drawCloseUp() {
   enlarge(element("close-up"), scratch, [y, x, 1]);
 }
 
-// ---- The panel, docked to an edge of the window ---------------------------------------------------
+// ---- The panel, docked to an edge of the window -------------------------------------------------
 function drawPanel() {
   element("why").hidden = !state.isOpen;
   if (!state.isOpen) {
@@ -222,7 +237,7 @@ element("why").onkeydown = (event) => {
   }
 };
 
-/** Point at the value under the pointer, which may be drawn over the enlarged map. */
+/** Point at the value under the pointer, which may be dragged over the enlarged map. */
 function pointInCloseUp(event) {
   if (state.label >= 0 || (event.type === "pointermove" && !event.buttons)) {
     return;
@@ -230,8 +245,7 @@ function pointInCloseUp(event) {
   const [l, channel] = state.point;
   const { width, height } = layers[l];
   const { clientWidth, clientHeight } = element("close-up");
-  const indexOf = (offset, size, count) =>
-    Math.max(0, Math.min(count - 1, Math.floor((offset / size) * count)));
+  const indexOf = (offset, size, count) => clampIndex((offset / size) * count, count);
   const x = indexOf(event.offsetX, clientWidth, width);
   const y = indexOf(event.offsetY, clientHeight, height);
   point([l, channel, y, x]);

@@ -4,14 +4,14 @@ class UnreadableCanvas extends Error {}
 
 let photograph = null; // the last image file, drawn as it is
 let ownImage = null; // what was made of it
-let isInk = false; // whether it was ink on paper, for networks of light on dark
 let filesOpened = 0;
 
 const isGarments = () => DATA.dataset === "FashionMNIST" && C === 1 && H === 28;
 
 /**
- * Return an image file as the networks take it, C * H * W numbers in [0, 1]; null if it is none.
- * Throws UnreadableCanvas.
+ * Return what is made of an image file: values, C * H * W numbers in [0, 1] as the networks take
+ * them; isInk, whether it was ink on paper; and drawn, the file on a canvas. Return null if it is
+ * no image. Throws UnreadableCanvas.
  */
 async function prepareFile(file) {
   const options = { premultiplyAlpha: "none", colorSpaceConversion: "none" };
@@ -19,14 +19,17 @@ async function prepareFile(file) {
   if (!bitmap) {
     return null;
   }
-  const drawn = drawBitmap(bitmap);
+  const [drawn, data] = drawBitmap(bitmap);
   bitmap.close();
-  const planes = putOnPage(drawn);
-  const values = isGarments() ? prepareForGarments(planes) : prepareOther(planes);
-  return Float32Array.from(values, (v) => v / 255);
+  const planes = putOnPage(data);
+  const prepared = isGarments() ? { values: prepareForGarments(planes) } : prepareOther(planes);
+  const values = Float32Array.from(prepared.values, (v) => v / 255);
+  return { drawn, values, isInk: prepared.isInk ?? false };
 }
 
-/** Return {width, height, data} of a bitmap, at most 1,600 pixels wide or high. */
+/**
+ * Return a bitmap on a canvas, at most 1,600 pixels wide or high, and its {width, height, data}.
+ */
 function drawBitmap(bitmap) {
   // A phone's photograph has 24 million pixels, of which 280 x 280 are needed.
   const share = Math.min(1, 1600 / Math.max(bitmap.width, bitmap.height));
@@ -44,17 +47,16 @@ function drawBitmap(bitmap) {
   if (red !== 0x12 || green !== 0x34 || blue !== 0x56) {
     throw new UnreadableCanvas();
   }
-  photograph = document.createElement("canvas");
-  Object.assign(photograph, { width, height });
-  photograph.getContext("2d").drawImage(bitmap, 0, 0, width, height);
-  return context.getImageData(0, 0, width, height);
+  const drawn = document.createElement("canvas");
+  sizeCanvas(drawn, width, height).drawImage(bitmap, 0, 0, width, height);
+  return [drawn, context.getImageData(0, 0, width, height)];
 }
 
 /** Return the planes of an image, red, green and blue; the page is under what is transparent. */
-function putOnPage(drawn) {
-  const white = planesOn(drawn, 255);
-  const isTransparent = drawn.data.some((v, k) => k % 4 === 3 && v < 255);
-  return isTransparent && !isSeenOnWhite(drawn, white) ? planesOn(drawn, 0) : white;
+function putOnPage(image) {
+  const white = planesOn(image, 255);
+  const isTransparent = image.data.some((v, k) => k % 4 === 3 && v < 255);
+  return isTransparent && !isSeenOnWhite(image, white) ? planesOn(image, 0) : white;
 }
 
 function planesOn({ width, height, data }, page) {
@@ -96,12 +98,11 @@ function prepareForGarments(planes) {
   return prepareGarment(planes);
 }
 
-/** Return the values, in [0, 255], of an image for networks of one's own images. */
+/** Return {values, isInk} of an image for networks of one's own images, values in [0, 255]. */
 function prepareOther(planes) {
-  const framed = DATA.inkSize ? cutFrame(planes) : null;
-  isInk = framed !== null && hasLightBorder(framed);
-  if (isInk) {
-    return prepareInk(framed, H, DATA.inkSize);
+  const inside = DATA.inkSize ? cutFrame(planes) : null;
+  if (inside && hasLightBorder(inside)) {
+    return { values: prepareInk(inside, H, DATA.inkSize), isInk: true };
   }
   const { width, height } = planes[0];
   const side = Math.min(width, height);
@@ -110,7 +111,7 @@ function prepareOther(planes) {
   const square = [left, top, left + side, top + side];
   const taken = C === 1 ? [toGrey(planes)] : planes;
   const resized = taken.map((plane) => resize(plane, W, H, lanczos, 3, square));
-  return resized.flatMap(({ values }) => [...values]);
+  return { values: resized.flatMap(({ values }) => [...values]), isInk: false };
 }
 
 function sayOfFile(text, isError = true) {
@@ -122,10 +123,17 @@ function sayOfFile(text, isError = true) {
 function refuseFile(text) {
   photograph = null;
   ownImage = null;
-  if (thisChapter().id === "photograph") {
-    const { index } = followed;
-    choose(index >= 0 ? index : EXAMPLE);
-    followed = { values: original, label: truth, index: state.image, isChosen: index >= 0 };
+  const isPhotograph = thisChapter().id === "photograph";
+  if (followed.index === OWN) {
+    followed = {
+      ...followed,
+      values: storedImage(EXAMPLE),
+      label: labels[EXAMPLE],
+      index: EXAMPLE,
+    };
+  }
+  if (isPhotograph) {
+    showFollowed(thisChapter());
   }
   update();
   sayOfFile(text);
@@ -145,57 +153,65 @@ async function openFile(file) {
     return;
   }
   sayOfFile(`preparing ${file.name} ...`, false);
-  // So that this is read before the work begins.
+  // Let the message appear before the work begins.
   await new Promise((resolve) => {
     setTimeout(resolve, 50);
   });
   filesOpened++;
-  const number = filesOpened;
-  let image;
-  try {
-    image = await prepareFile(file);
-  } catch (error) {
-    if (!(error instanceof UnreadableCanvas)) {
-      throw error;
-    }
-    refuseFile(
-      "This browser does not let pages read images (protection against fingerprinting): " +
-        "allow it for this page, or use another one.",
-    );
-    return;
-  }
-  if (number !== filesOpened || !takesFiles()) {
+  const opened = filesOpened;
+  const [prepared, fault] = await tryFile(file);
+  if (opened !== filesOpened || !takesFiles()) {
     return; // another file was chosen meanwhile, or another chapter
   }
-  const fault = findFault(file, image);
   if (fault) {
     refuseFile(fault);
     return;
   }
-  ownImage = image;
-  followOwn(image);
+  photograph = prepared.drawn;
+  ownImage = prepared.values;
+  followOwn(ownImage);
   update();
-  sayOfFile(`${file.name}, ${describePreparation()}.`, false);
+  sayOfFile(`${file.name}, ${describePreparation(prepared)}.`, false);
 }
 
-function findFault(file, image) {
-  if (!image) {
+/** Return what is made of a file, and what is wrong with it. */
+async function tryFile(file) {
+  try {
+    const prepared = await prepareFile(file);
+    return [prepared, findFault(file, prepared)];
+  } catch (error) {
+    if (!(error instanceof UnreadableCanvas)) {
+      throw error;
+    }
+    const fault =
+      "This browser does not let pages read images (protection against fingerprinting): " +
+      "allow it for this page, or use another one.";
+    return [null, fault];
+  }
+}
+
+function findFault(file, prepared) {
+  if (!prepared) {
     return `${file.name} cannot be read as an image.`;
   }
-  if (image.some((v) => v > 0)) {
+  if (prepared.values.some((v) => v > 0)) {
     return "";
   }
-  if (DATA.dataset === "FashionMNIST") {
+  if (isFashion) {
     return `${file.name}: nothing stands out from its background.`;
   }
-  return isInk ? `${file.name} shows no ink on a light page; if it is framed, crop it.` : "";
+  if (prepared.isInk) {
+    return `${file.name} shows no ink on a light page; if it is framed, crop it.`;
+  }
+  return "";
 }
 
-function describePreparation() {
-  if (DATA.dataset === "FashionMNIST") {
+function describePreparation({ isInk }) {
+  if (isFashion) {
     return "trimmed, made small, and light on black, as the dataset's images were made";
   }
-  return isInk
-    ? "trimmed, and turned light on dark, as the dataset's images are"
-    : "its middle, resized";
+  if (isInk) {
+    return "trimmed, and turned light on dark, as the dataset's images are";
+  }
+  return "its middle, resized";
 }

@@ -7,7 +7,12 @@ let pixels; // what the networks see
 let layers; // what TinyVGG makes of it
 
 // One image goes through all chapters, until another is chosen.
-let followed = { values: null, label: -1, index: 0, isChosen: false };
+let followed = {
+  values: storedImage(EXAMPLE),
+  label: labels[EXAMPLE],
+  index: EXAMPLE,
+  isChosen: false,
+};
 
 function setImage(values, label, index) {
   original = values;
@@ -52,7 +57,9 @@ function drawSquare() {
   return image;
 }
 
-/** Return where on the original a pixel of the shifted and turned image comes from: [row, column]. */
+/**
+ * Return where on the original a pixel of the shifted and turned image comes from: [row, column].
+ */
 function originOf(y, x, [dx, dy] = state.shift) {
   const angle = (state.turn * Math.PI) / 180;
   const cos = Math.cos(angle);
@@ -63,7 +70,9 @@ function originOf(y, x, [dx, dy] = state.shift) {
   return [cos * down - sin * right + (H - 1) / 2, (state.mirror ? -column : column) + (W - 1) / 2];
 }
 
-/** Return what the networks see: the original with what was drawn on it, shifted, mirrored, turned. */
+/**
+ * Return what the networks see: the original with what was drawn on it, shifted, mirrored, turned.
+ */
 function render(shift = state.shift) {
   const image = new Float32Array(C * H * W);
   const isPlain = !state.turn && !state.mirror;
@@ -97,7 +106,9 @@ function interpolate(c, [row, column]) {
 const isInside = (y, x) => y >= 0 && x >= 0 && y < H && x < W;
 const originalAt = (c, y, x) => (isInside(y, x) ? original[(c * H + y) * W + x] : 0);
 
-/** Return the last stroke at a place of the original: what is drawn lies on it, and goes with it. */
+/**
+ * Return the last stroke at a place of the original: what is drawn lies on it, and goes with it.
+ */
 function strokeAt([row, column]) {
   const radius = Math.max(1.2, W / 22);
   return strokes.findLast(({ points }) => isNear(points, row, column, radius));
@@ -116,8 +127,8 @@ function isNear(points, row, column, radius) {
   });
 }
 
-/** Return the share of the original's brightness that a shift leaves within the image. */
-function brightnessLeft() {
+/** Return the share of the original's brightness that a shift has moved out of the image. */
+function brightnessLost() {
   const sum = (values) => values.reduce((total, v) => total + v, 0);
-  return sum(pixels) / Math.max(1e-9, sum(original));
+  return 1 - sum(pixels) / Math.max(1e-9, sum(original));
 }

@@ -1,22 +1,27 @@
 // The page: it opens chapters, listens to what a visitor does, and draws.
 
-// ---- Drawing -------------------------------------------------------------------------------------
+// ---- Drawing ------------------------------------------------------------------------------------
+/** Compute what the networks see, and what TinyVGG makes of it. */
+function compute() {
+  pixels = render();
+  let weights = weightsOf("TinyVGG", state.moment);
+  if (state.kernel) {
+    weights = setKernel(weights, state.point[1], state.kernel);
+  }
+  layers = runTinyVGG(asLayer(pixels), weights);
+}
+
 /** Compute and draw all that depends on the image, the moment of training and the weights. */
 function update() {
   stopWindow();
-  pixels = render();
-  layers = runTinyVGG(asLayer(pixels), weightsOf("TinyVGG", state.step));
-  if (state.kernel) {
-    layers[1] = convolveByHand(layers[1], state.kernel, state.point[1]);
-  }
+  compute();
   drawMoment();
   drawAnswers();
   show();
   writeAddress();
-  for (const name of ["shifts", "occlusion"]) {
+  for (const name of ["shifts", "occlusion", "below"]) {
     clearTimeout(running[name]);
   }
-  clearTimeout(running.below);
   if (thisChapter().id === "everything") {
     running.below = setTimeout(drawBelow, 60); // what stands further down may come a little later
   }
@@ -38,9 +43,16 @@ function show() {
     return;
   }
   drawWay();
-  if (typeof chapter.answer === "function") {
-    articleOf(chapter).querySelector("details p").innerHTML = chapter.answer();
+  if (articleOf(chapter).querySelector("details").open) {
+    writeAnswer(chapter);
   }
+}
+
+/** Write the answer to a chapter's question, which may depend on the image. */
+function writeAnswer(chapter) {
+  const { answer } = chapter;
+  const text = typeof answer === "function" ? answer() : answer;
+  articleOf(chapter).querySelector("details p").innerHTML = text;
 }
 
 /** Point at a value of a map, [layer, channel, row, column], or at a class. */
@@ -61,7 +73,7 @@ function point(target, isSliding = false) {
   }
 }
 
-// ---- Chapters ------------------------------------------------------------------------------------
+// ---- Chapters -----------------------------------------------------------------------------------
 // What is used in several chapters has its home in the last one, and moves to where it is needed.
 const SHARED = [
   ...["picture", "moment", "thumbnails", "answers", "player", "close-up", "softmax-box", "own"],
@@ -90,7 +102,6 @@ function writeChapter(chapter, k) {
   const article = document.createElement("article");
   article.id = `chapter-${chapter.id}`;
   article.hidden = true;
-  const answer = typeof chapter.answer === "function" ? "" : chapter.answer;
   const paragraphs = chapter.text.map((text) => `<p>${text}</p>`);
   const keys = chapter.keys ? `<p class="soft on-screen">${chapter.keys}</p>` : "";
   article.innerHTML = `
@@ -98,17 +109,19 @@ function writeChapter(chapter, k) {
       ${paragraphs.join("")}${chapter.controls ?? ""}</div>
     <div class="stage"><div data-use="way"></div>${chapter.stage}
       <svg class="lines" aria-hidden="true"></svg></div>
-    <div class="ask"><details><summary>${chapter.question}</summary><p>${answer}</p></details>
+    <div class="ask"><details><summary>${chapter.question}</summary><p></p></details>
       <button class="next">Next: ${CHAPTERS[k + 1].title} ›</button>${keys}
-      <p class="teacher">For the teacher: ${chapter.minutes} minutes. Ask: ${chapter.ask}</p></div>`;
+      <p class="teacher">For the teacher: ${chapter.minutes} minutes. Ask: ${chapter.ask}</p>
+    </div>`;
   article.querySelector(".next").onclick = () => turnTo(k + 1);
+  article.querySelector("details").ontoggle = () => writeAnswer(chapter);
   return article;
 }
 
 /** Open a chapter as it begins. */
-function openChapter(number) {
-  const chapter = CHAPTERS[number];
-  const isLast = number === CHAPTERS.length - 1;
+function openChapter(index) {
+  const chapter = CHAPTERS[index];
+  const isLast = index === CHAPTERS.length - 1;
   stopPlaying();
   stopWindow();
   for (const [id, home] of homes) {
@@ -124,18 +137,18 @@ function openChapter(number) {
       slot.append(element(slot.dataset.use));
     }
   }
-  const begin = { step: chapter.step ?? LAST, point: [1, 0, H >> 1, W >> 1], label: -1 };
-  Object.assign(state, begin, { chapter: number, isOpen: false, kernel: null });
+  const begin = { moment: chapter.moment ?? LAST, point: [1, 0, H >> 1, W >> 1], label: -1 };
+  Object.assign(state, begin, { chapter: index, isOpen: false, kernel: null });
   chooseTool(chapter.tool ?? "move");
   showFollowed(chapter);
   chapter.setUp?.();
-  element("chapters").value = number;
-  element("previous").disabled = number === 0;
+  element("chapters").value = index;
+  element("previous").disabled = index === 0;
   element("next").disabled = isLast;
   document.title = `${chapter.title} · How a neural network learns to see`;
 }
 
-/** Show the image that goes through all chapters; in that on photographs, the visitor's own. */
+/** Show the image that all chapters follow; in the chapter on photographs, the visitor's own. */
 function showFollowed({ id }) {
   if (ownImage && id === "photograph") {
     setImage(ownImage, -1, OWN);
@@ -146,15 +159,17 @@ function showFollowed({ id }) {
 
 const views = new Map(); // the address of each chapter as it was left
 
-/** Open a chapter as a visitor does: the page begins at its top, and a screen reader at its title. */
-function turnTo(number) {
-  if (number < 0 || number >= CHAPTERS.length) {
+/**
+ * Open a chapter as a visitor does: the page begins at its top, and a screen reader at its title.
+ */
+function turnTo(index) {
+  if (index < 0 || index >= CHAPTERS.length) {
     return;
   }
   clearTimeout(writing);
   views.set(state.chapter, address());
   setAddress("replaceState", address());
-  const next = rememberView(number);
+  const next = recallView(index);
   setAddress("pushState", next); // so that the browser's "back" is the chapter before
   readAddress(next);
   scrollTo(0, 0);
@@ -164,11 +179,12 @@ function turnTo(number) {
 }
 
 /** Return a chapter's address as it was left, but with the image that is followed now. */
-function rememberView(number) {
-  const { id, isApart } = CHAPTERS[number];
-  const view = new URLSearchParams(views.get(number)?.slice(1) ?? `chapter=${id}`);
+function recallView(index) {
+  const { id, isApart } = CHAPTERS[index];
+  const view = new URLSearchParams(views.get(index)?.slice(1) ?? `chapter=${id}`);
   if (!isApart && view.get("image") !== "square") {
-    if (view.get("image") !== String(followed.index)) {
+    const shown = view.get("image") ?? OWN;
+    if (shown !== String(followed.index) && shown !== followed.index) {
       ["shift", "mirror", "turn"].forEach((name) => view.delete(name));
     }
     view.delete("image");
@@ -184,7 +200,7 @@ const isPlain = (event) => !event.ctrlKey && !event.metaKey && !event.altKey;
 const TURNING = { ArrowRight: 1, PageDown: 1, ArrowLeft: -1, PageUp: -1 };
 const TAKES_ARROWS = "input, select, canvas, .scroll, [data-cell]";
 
-/** Whether a key turns the chapter: PageUp and PageDown, as presenters send them, wherever they are. */
+/** Whether a key turns the chapter: PageUp and PageDown, as presenters send them, from anywhere. */
 function isTurning(event) {
   if (event.defaultPrevented || !isPlain(event) || event.shiftKey || !(event.key in TURNING)) {
     return false;
@@ -226,7 +242,7 @@ function endTouch({ changedTouches }) {
   }
 }
 
-// ---- What a visitor does with the image ----------------------------------------------------------
+// ---- What a visitor does with the image ---------------------------------------------------------
 const CHANGES = {
   arrowleft: () => shiftBy(-1, 0),
   arrowright: () => shiftBy(1, 0),
@@ -358,11 +374,11 @@ element("picture").onpointercancel = () => {
   update();
 };
 
-// ---- Other inputs --------------------------------------------------------------------------------
+// ---- Other inputs -------------------------------------------------------------------------------
 element("step").max = LAST;
 element("step").oninput = ({ target }) => {
   stopPlaying();
-  state.step = Number(target.value);
+  state.moment = Number(target.value);
   update();
 };
 element("play-training").onclick = () => (playing ? stopPlaying() : startPlaying());
@@ -377,8 +393,10 @@ element("file").onchange = async ({ target }) => {
   target.value = ""; // so that the same file can be chosen again
 };
 
-// ---- The start -----------------------------------------------------------------------------------
-/** Whether a network is another than was trained: someone may have edited its layers in the program. */
+// ---- The start ----------------------------------------------------------------------------------
+/**
+ * Whether a network differs from the trained one: its layers may have been edited in the program.
+ */
 function isEdited(name) {
   try {
     return DATA.networks[name].logits.some((expected, k) => {
@@ -401,13 +419,6 @@ function warnOfEdited() {
 }
 
 const CHAPTERS = describeChapters();
-followed = {
-  values: storedImage(EXAMPLE),
-  label: labels[EXAMPLE],
-  index: EXAMPLE,
-  isChosen: false,
-};
-original = followed.values;
 writeWay();
 writeChapters();
 warnOfEdited();

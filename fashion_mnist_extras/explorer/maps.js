@@ -8,7 +8,10 @@ const ARROWS = {
   ArrowDown: [1, 0],
 };
 
-/** Return the side of a map, the step from one to the next, and where the first one begins, in CSS pixels. */
+/**
+ * Return the side of a map, the step from one to the next, and where the first one begins, in CSS
+ * pixels.
+ */
 function layout() {
   const available = element("maps").clientWidth;
   const gap = available < 500 ? 3 : 7;
@@ -115,19 +118,20 @@ element("maps").onclick = (event) => {
   }
 };
 
-/** Return what an arrow key leads to: the next value, or with shift the same place of the next map. */
+/**
+ * Return what an arrow key leads to: the next value, or with shift the same place of the next map.
+ */
 function nextPoint([down, right], isShifted) {
-  const limit = (v, count) => Math.max(0, Math.min(count - 1, Math.floor(v)));
   const [l, channel, y, x] = state.point;
   const { height, width } = layers[l];
   if (!isShifted) {
-    return [l, channel, limit(y + down, height), limit(x + right, width)];
+    return [l, channel, clampIndex(y + down, height), clampIndex(x + right, width)];
   }
-  const next = 1 + limit(l - 1 + right, layers.length - 1); // not the image
+  const next = 1 + clampIndex(l - 1 + right, layers.length - 1); // not the image
   const layer = layers[next];
-  const row = limit((y * layer.height) / height, layer.height);
-  const column = limit((x * layer.width) / width, layer.width);
-  return [next, limit(channel + down, layout().rows), row, column];
+  const row = clampIndex((y * layer.height) / height, layer.height);
+  const column = clampIndex((x * layer.width) / width, layer.width);
+  return [next, clampIndex(channel + down, layout().rows), row, column];
 }
 
 element("maps").onkeydown = (event) => {

@@ -146,7 +146,9 @@ function linear(inputs, weight, bias) {
   });
 }
 
-/** Return the layers of TinyVGG, from the image, {channels, height, width, values}, to max-pool 2. */
+/**
+ * Return the layers of TinyVGG, from the image, {channels, height, width, values}, to max-pool 2.
+ */
 function runTinyVGG(image, weights) {
   const input = { ...image, kind: "input", name: "image" };
   const first = runBlock(input, weights, 1);
@@ -184,9 +186,9 @@ function runMLP(values, weights) {
   return { sums, hidden, logits: last.map((v) => Math.max(0, v)) };
 }
 
-function softmax(logits) {
-  const largest = Math.max(...logits);
-  const exponentials = logits.map((z) => Math.exp(z - largest));
+function softmax(scores) {
+  const largest = Math.max(...scores);
+  const exponentials = scores.map((z) => Math.exp(z - largest));
   const sum = exponentials.reduce((total, e) => total + e);
   return exponentials.map((e) => e / sum);
 }

@@ -2,11 +2,9 @@
 //
 // White is zero, brown is above and purple below it, with one scale for each layer.
 
-const element = (id) => document.getElementById(id);
-
 const MOST = 16; // as many channels of a layer are shown, and as many hidden units
 
-// ---- Colours --------------------------------------------------------------------------------------
+// ---- Colours ------------------------------------------------------------------------------------
 const rgbOf = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16));
 const NEGATIVE = rgbOf("#5e3c99");
 const POSITIVE = rgbOf("#7f3b08");
@@ -55,10 +53,12 @@ function css(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// ---- Canvases -------------------------------------------------------------------------------------
+// ---- Canvases -----------------------------------------------------------------------------------
 const scratch = document.createElement("canvas");
 
-/** Give a canvas a size, which empties it, and return its context, which enlarges pixels unblurred. */
+/**
+ * Give a canvas a size, which empties it, and return its context, which enlarges pixels unblurred.
+ */
 function sizeCanvas(canvas, width, height) {
   canvas.width = width;
   canvas.height = height;
@@ -96,7 +96,7 @@ function paintValues(canvas, width, height, values, largest = largestOf(values))
   );
 }
 
-/** Draw a small canvas on one that is larger by a whole factor, to some 420 pixels; return the factor. */
+/** Draw a small canvas, enlarged by a whole factor, on another one; return the context of that. */
 function enlarge(canvas, small, frame = null, size = 420) {
   const zoom = Math.max(1, Math.round(size / small.width));
   const context = sizeCanvas(canvas, small.width * zoom, small.height * zoom);
@@ -148,7 +148,7 @@ function frameOfPoint() {
   return layer ? [y - 1, x - 1, 3] : [y, x, 1];
 }
 
-// ---- Tables of numbers ----------------------------------------------------------------------------
+// ---- Tables of numbers --------------------------------------------------------------------------
 /**
  * Return a table of numbers, row by row, coloured by the largest of its scale. Where a value is
  * null, outside of the map, the cell is empty.
@@ -160,7 +160,7 @@ function grid(values, columns, largest, { taken = -1, isImage = false } = {}) {
     }
     const rgb = isImage ? Array(3).fill(Math.round(255 * value)) : colorOf(value / largest);
     const style = `background: rgb(${rgb}); color: ${inkOn(rgb)}`;
-    return `<i class="${k === taken ? "taken" : ""}" style="${style}">${number(value)}</i>`;
+    return `<i class="${k === taken ? "taken" : ""}" style="${style}">${twoDigits(value)}</i>`;
   });
   return `<span class="grid" style="--columns: ${columns}">${cells.join("")}</span>`;
 }
@@ -170,8 +170,8 @@ function windowOf({ values, height, width }, channel, top, left, size) {
   const seen = [];
   for (let y = top; y < top + size; y++) {
     for (let x = left; x < left + size; x++) {
-      const isInside = y >= 0 && y < height && x >= 0 && x < width;
-      seen.push(isInside ? values[(channel * height + y) * width + x] : null);
+      const isOnMap = y >= 0 && y < height && x >= 0 && x < width;
+      seen.push(isOnMap ? values[(channel * height + y) * width + x] : null);
     }
   }
   return seen;

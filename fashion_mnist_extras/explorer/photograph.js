@@ -20,8 +20,8 @@ function mapPlane(plane, f) {
 }
 
 function transpose({ width, height, values }) {
-  const valueAt = (_, k) => values[(k % height) * width + Math.floor(k / height)];
-  return { width: height, height: width, values: values.map(valueAt) };
+  const transposed = (_, k) => values[(k % height) * width + Math.floor(k / height)];
+  return { width: height, height: width, values: values.map(transposed) };
 }
 
 /** Return the part of a plane that begins at left, top, of this size. */

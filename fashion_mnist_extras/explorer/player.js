@@ -5,7 +5,7 @@ let walking = null; // the timer that moves the window on
 let cameFrom = null; // what was pointed at before the window began to slide
 const isStill = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** Forget a map that was filled. */
+/** Stop, and discard the map that was being filled. */
 function stopWindow() {
   pauseWindow();
   played = null;
@@ -18,7 +18,10 @@ function pauseWindow() {
   element("play-window").textContent = "slide the window";
 }
 
-/** Return, for each place of a layer, 1 where something of the image is there or beside it: elsewhere nothing happens. */
+/**
+ * Return, for each place of a layer, 1 where something of the image is there or beside it:
+ * elsewhere nothing happens.
+ */
 function hasImage({ height, width }) {
   const there = new Uint8Array(height * width);
   pixels.forEach((value, k) => {
@@ -62,7 +65,9 @@ function nextValue() {
   return next;
 }
 
-/** Compute the next values, as many as let the window slide over the whole map in some five seconds. */
+/**
+ * Compute the next values, as many as let the window slide over the whole map in some five seconds.
+ */
 function nextValues() {
   const places = hasImage(layers[state.point[0]]).reduce((sum, isThere) => sum + isThere, 0);
   let last = -1;
@@ -92,7 +97,7 @@ function showValue(index) {
   element("player-text").textContent = `row ${y + 1}, column ${x + 1}`;
 }
 
-/** A map that is full begins anew. */
+/** Start again if the map is full. */
 function forgetFullMap() {
   if (played && !played.some(Number.isNaN)) {
     played = null;

@@ -1,18 +1,23 @@
 // Printing: all chapters, one on a page, and the answers on a page of their own.
 
 window.onbeforeprint = () => {
-  const kept = { state: { ...state }, original, truth, strokes, photograph };
+  const kept = { ...state };
+  const { textContent } = element("status");
+  const before = { original, truth, strokes, tool };
   const pages = [];
-  CHAPTERS.slice(0, -1).forEach((chapter, number) => {
-    openChapter(number);
+  CHAPTERS.slice(0, -1).forEach((chapter, index) => {
+    openChapter(index);
     update();
+    writeAnswer(chapter);
     pages.push(copyChapter(articleOf(chapter)));
   });
   element("print").replaceChildren(...pages, writeAnswers());
-  openChapter(kept.state.chapter);
-  setImage(kept.original, kept.truth, kept.state.image);
-  Object.assign(state, kept.state);
-  strokes = kept.strokes;
+  openChapter(kept.chapter);
+  setImage(before.original, before.truth, kept.image);
+  strokes = before.strokes;
+  Object.assign(state, kept);
+  chooseTool(before.tool);
+  element("status").textContent = textContent;
   update();
 };
 
@@ -40,15 +45,12 @@ function copyChapter(article) {
 function writeAnswers() {
   const page = document.createElement("article");
   page.className = "printed-answers";
-  const items = CHAPTERS.slice(0, -1).map((chapter, number) => {
-    const answer = typeof chapter.answer === "function" ? answerOf(number) : chapter.answer;
-    return `<dt>${number + 1}. ${chapter.question}</dt><dd>${answer}</dd>`;
+  const items = CHAPTERS.slice(0, -1).map((chapter, index) => {
+    const answer = articleOf(chapter).querySelector("details p").innerHTML;
+    return `<dt>${index + 1}. ${chapter.question}</dt><dd>${answer}</dd>`;
   });
   const minutes = CHAPTERS.reduce((sum, chapter) => sum + (chapter.minutes ?? 0), 0);
   page.innerHTML = `<h2>Answers</h2><dl>${items.join("")}</dl>
     <p class="teacher">For the teacher: ${minutes} minutes for all chapters.</p>`;
   return page;
 }
-
-/** Return the answer that a chapter gave when it was drawn. */
-const answerOf = (number) => articleOf(CHAPTERS[number]).querySelector("details p").innerHTML;

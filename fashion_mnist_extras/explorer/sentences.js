@@ -3,7 +3,7 @@
 const escapeHtml = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
 /** Return a value with two digits, and a true minus sign. */
-function number(value) {
+function twoDigits(value) {
   const rounded = Math.round(100 * value) / 100 || 0; // never -0
   return rounded.toFixed(2).replace("-", "−");
 }
@@ -44,10 +44,10 @@ function raised(text) {
  */
 function addUp(name, values, bias, exact) {
   const sum = addRounded(values);
-  const result = number(addRounded([sum, bias]));
-  let text = `${name} ${number(sum)} + bias ${number(bias)} = <strong>${result}</strong>`;
-  if (result !== number(exact)) {
-    text += ` <span class="unrounded">(unrounded ${number(exact)})</span>`;
+  const result = twoDigits(addRounded([sum, bias]));
+  let text = `${name} ${twoDigits(sum)} + bias ${twoDigits(bias)} = <strong>${result}</strong>`;
+  if (result !== twoDigits(exact)) {
+    text += ` <span class="unrounded">(unrounded ${twoDigits(exact)})</span>`;
   }
   return text;
 }
@@ -80,8 +80,8 @@ function describeLearning(name, accuracies, epochs, chance) {
   );
   const isLate = epochs[at] > epochs[last] / 2;
   if (isLate) {
-    return `Late: after ${countEpochs(epochs[at - 1])} ${name} is right in
-      ${percent(accuracies[at - 1])}, after ${countEpochs(epochs[at])} in
+    return `Late: after ${countEpochs(epochs[at - 1])} ${name} classifies
+      ${percent(accuracies[at - 1])} correctly, after ${countEpochs(epochs[at])} in
       ${percent(accuracies[at])}, at the end in ${percent(end)}.`;
   }
   const points = (100 * Math.abs(end - accuracies[at])).toFixed(1);

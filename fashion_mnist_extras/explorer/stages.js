@@ -45,10 +45,10 @@ const trainedLayers = (image) => runTinyVGG(asLayer(image), weightsOf("TinyVGG",
 /** Point at a pixel of the image: in a chapter that asks for it. */
 function pick(row, column) {
   const layer = thisChapter().id === "image" ? 0 : 1;
-  point([layer, state.point[1], limit(row, H), limit(column, W)]);
+  point([layer, state.point[1], clampIndex(row, H), clampIndex(column, W)]);
 }
 
-// ---- An image is numbers -------------------------------------------------------------------------
+// ---- An image is numbers ------------------------------------------------------------------------
 const SEEN = C > 1 ? 2 : 3; // how far around a pixel the numbers are shown
 const COLORS = ["red", "green", "blue"];
 
@@ -67,20 +67,22 @@ function drawNumbers() {
   connect("image", element("picture"), box, element("numbers").querySelector(".grid"));
 }
 
-// ---- A convolution -------------------------------------------------------------------------------
+// ---- A convolution ------------------------------------------------------------------------------
 const KERNELS = {
   edges: [-1, 0, 1, -1, 0, 1, -1, 0, 1],
-  blur: Array(9).fill(0.11),
+  blur: Array(9).fill(0.11), // as two digits are printed
   trained: null,
 };
 
-/** Return the place of conv 1 at which an edge answers most, in a channel of weights of both signs. */
+/**
+ * Return the place of conv 1 at which an edge answers most, in a channel of weights of both signs.
+ */
 function findEdge() {
   const { values } = weightsOf("TinyVGG", LAST)["conv_block_1.0.weight"];
   const all = trainedLayers(original);
   const contrasts = [];
   for (let channel = 0; channel < all[1].channels; channel++) {
-    const kernel = [...values.subarray(9 * channel * C, 9 * channel * C + 9)];
+    const kernel = [...values.subarray(9 * channel * C, 9 * (channel + 1) * C)];
     const sum = kernel.reduce((total, v) => total + v);
     const size = kernel.reduce((total, v) => total + Math.abs(v), 1e-9);
     contrasts.push(1 - Math.abs(sum) / size);
@@ -91,15 +93,17 @@ function findEdge() {
   });
 }
 
-/** Return conv 1 with nine weights set by hand in a channel, for each colour, and no bias. */
-function convolveByHand(conv, kernel, channel) {
-  const weight = { shape: conv.weight.shape, values: conv.weight.values.slice() };
+/** Return weights with these nine in a channel of conv 1, for each colour, and no bias there. */
+function setKernel(weights, channel, kernel) {
+  const [weight, bias] = ["weight", "bias"].map((name) => {
+    const { shape, values } = weights[`conv_block_1.0.${name}`];
+    return { shape, values: values.slice() };
+  });
   for (let c = 0; c < C; c++) {
     weight.values.set(kernel, 9 * (channel * C + c));
   }
-  const bias = { shape: conv.bias.shape, values: conv.bias.values.slice() };
   bias.values[channel] = 0;
-  return convolve(layers[0], weight, bias, conv.name);
+  return { ...weights, "conv_block_1.0.weight": weight, "conv_block_1.0.bias": bias };
 }
 
 function prepareConvolution() {
@@ -143,7 +147,7 @@ function writeWeightInputs() {
   return `<span class="grid" id="kernel" style="--columns: 3">${inputs.join("")}</span>`;
 }
 
-/** Take over the nine weights as they are typed; what is no number is marked, and changes nothing. */
+/** Take over the nine weights as they are typed; one that is no number is marked, and ignored. */
 function readKernel() {
   const typed = [...document.querySelectorAll("#kernel input")].map((input) => {
     const value = Number(input.value.replace("−", "-").replace(",", ".") || NaN);
@@ -156,7 +160,10 @@ function readKernel() {
   }
 }
 
-/** Show the drawn square, or again the image that all chapters follow; the window stays in its place. */
+/**
+ * Show the drawn square, or again the image that all chapters follow; the window stays in its
+ * place.
+ */
 function toggleSquare() {
   const kept = state.point;
   if (state.image === SQUARE) {
@@ -203,7 +210,7 @@ function showKernel(kernel, largest) {
     input.style.background = `rgb(${rgb})`;
     input.style.color = inkOn(rgb);
     if (document.activeElement !== input) {
-      input.value = number(kernel[k]);
+      input.value = twoDigits(kernel[k]);
       input.ariaInvalid = false;
     }
   });
@@ -218,7 +225,7 @@ function keepPointIn(l, find) {
   }
 }
 
-// ---- ReLU and max-pool ---------------------------------------------------------------------------
+// ---- ReLU and max-pool --------------------------------------------------------------------------
 /** Return the place of max-pool 1 whose four values differ most, some of them below zero. */
 function findPool() {
   const all = trainedLayers(original);
@@ -230,14 +237,24 @@ function findPool() {
   });
 }
 
-/** Return the share of max-pool 1's values, where it is not empty, that a shift by a pixel leaves. */
+const DIRECTIONS = [
+  [1, 0],
+  [-1, 0],
+  [0, 1],
+  [0, -1],
+];
+
+/**
+ * Return the share of max-pool 1's values, where it is not empty, that a shift by a pixel leaves.
+ */
 function shareStaying() {
-  const [, , , , , before] = layers;
+  const before = layers[5];
   let count = 0;
   let staying = 0;
   for (const direction of DIRECTIONS) {
     const shift = [state.shift[0] + direction[0], state.shift[1] + direction[1]];
-    const [, , , , , after] = runTinyVGG(asLayer(render(shift)), weightsOf("TinyVGG", state.step));
+    const weights = weightsOf("TinyVGG", state.moment);
+    const after = runTinyVGG(asLayer(render(shift)), weights)[5];
     const there = hasImage(before);
     before.values.forEach((v, k) => {
       if (there[k % there.length] && v > 0) {
@@ -252,7 +269,7 @@ function shareStaying() {
 function preparePooling() {
   const move = (y, x) => {
     const { height, width } = layers[5];
-    point([5, state.point[1], limit(y, height), limit(x, width)]);
+    point([5, state.point[1], clampIndex(y, height), clampIndex(x, width)]);
   };
   for (const k of [0, 1, 2]) {
     const canvas = element(`before-${k}`);
@@ -274,8 +291,7 @@ function preparePooling() {
 function drawPooling() {
   keepPointIn(5, findPool);
   const [, channel, y, x] = state.point;
-  const area = H * W;
-  const largest = largestOf(layers[3].values.subarray(channel * area, (channel + 1) * area));
+  const largest = largestOf(mapOf(layers[3], channel));
   [3, 4, 5].forEach((l, k) => {
     const isPooled = l === 5;
     const size = isPooled ? 1 : 2;
@@ -287,17 +303,17 @@ function drawPooling() {
   });
 }
 
-// ---- Softmax -------------------------------------------------------------------------------------
+// ---- Softmax ------------------------------------------------------------------------------------
 function drawParts() {
   if (state.label < 0) {
-    state.label = indexOfLargest(logits("TinyVGG", pixels, state.step, layers));
+    state.label = indexOfLargest(logits("TinyVGG", pixels, state.moment, layers));
   }
   paintParts(element("parts-map"), state.label);
   element("parts-text").textContent = `for and against ${classes[state.label]}`;
   drawSoftmax();
 }
 
-// ---- Learning ------------------------------------------------------------------------------------
+// ---- Learning -----------------------------------------------------------------------------------
 let firstGuess; // a sentence, once it was computed
 
 /** Say how little the untrained network's answers depend on the image. */
@@ -307,14 +323,14 @@ function describeFirstGuess() {
     for (let k = 0; k < Math.min(10, DATA.typical); k++) {
       shares.push(softmax(logits("TinyVGG", storedImage(k), 0)));
     }
-    firstGuess = `${describeGuess("TinyVGG", shares)} The weights of its last layer are so small that
-      what it sees moves its answer very little.`;
+    firstGuess = `${describeGuess("TinyVGG", shares)} The weights of its last layer are so small
+      that what it sees moves its answer very little.`;
   }
   return firstGuess;
 }
 
 /** Return the share that is right by always answering the most frequent class. */
-function chanceOfGuessing() {
+function shareOfLargestClass() {
   const counts = DATA.networks.TinyVGG.confusion.map((row) => row.reduce((sum, v) => sum + v));
   return Math.max(...counts) / counts.reduce((sum, count) => sum + count);
 }
@@ -322,7 +338,7 @@ function chanceOfGuessing() {
 function drawTraining() {
   const { epochs } = DATA.networks.TinyVGG;
   const ticks = epochs.map((epoch) => Number(epoch.toFixed(2)));
-  const common = { ticks, now: state.step, width: 470, height: 150 };
+  const common = { ticks, now: state.moment, width: 470, height: 150 };
   const linesOf = (test, train) =>
     NAMES.flatMap((name) => [
       { name, label: name, values: DATA.networks[name][test] },
@@ -343,15 +359,9 @@ function drawTraining() {
   });
 }
 
-// ---- Shifted images ------------------------------------------------------------------------------
-const DIRECTIONS = [
-  [1, 0],
-  [-1, 0],
-  [0, 1],
-  [0, -1],
-];
+// ---- Shifted images -----------------------------------------------------------------------------
 
-/** Return a stored image, shifted by [right, down] pixels. */
+/** Return an image, shifted by [right, down] pixels. */
 function shiftValues(values, [right, down]) {
   return Float32Array.from(values, (_, k) => {
     const y = (Math.floor(k / W) % H) - down;
@@ -378,8 +388,8 @@ function findShiftOf(values, label) {
 /** Return the first of the known images with such a shift: {image, direction, length}. */
 function searchShift() {
   for (let k = 0; k < Math.min(10, DATA.typical); k++) {
-    const isKnown = NAMES.every((name) => DATA.networks[name].predictions[k] === labels[k]);
-    const found = isKnown && findShiftOf(storedImage(k), labels[k]);
+    const isRight = NAMES.every((name) => DATA.networks[name].predictions[k] === labels[k]);
+    const found = isRight ? findShiftOf(storedImage(k), labels[k]) : null;
     if (found) {
       return { image: k, ...found };
     }
@@ -419,12 +429,11 @@ function findUnit() {
 
 /** Return the channel of max-pool 1 whose values differ most. */
 function findChannel() {
-  const { channels, values } = trainedLayers(original)[5];
-  const area = values.length / channels;
+  const layer = trainedLayers(original)[5];
   const spreads = [];
-  for (let channel = 0; channel < Math.min(MOST, channels); channel++) {
-    const map = values.subarray(channel * area, (channel + 1) * area);
-    const mean = map.reduce((sum, v) => sum + v, 0) / area;
+  for (let channel = 0; channel < Math.min(MOST, layer.channels); channel++) {
+    const map = mapOf(layer, channel);
+    const mean = map.reduce((sum, v) => sum + v, 0) / map.length;
     spreads.push(map.reduce((sum, v) => sum + Math.abs(v - mean), 0));
   }
   return indexOfLargest(spreads);
@@ -438,6 +447,8 @@ function prepareShifts() {
   };
 }
 
+const SEARCHED = "This image was searched for: one that only the CNN still recognizes.";
+
 function drawShifted() {
   const far = Math.max(...state.shift.map(Math.abs));
   const images = [render([0, 0]), pixels];
@@ -445,23 +456,23 @@ function drawShifted() {
     paintUnit(element(`unit-${k}`), values);
     const { sums } = runMLP(values, weightsOf("MLP", LAST));
     element(`unit-text-${k}`).textContent =
-      `unit ${shownUnit + 1}, sum: ${number(sums[shownUnit])}`;
+      `unit ${shownUnit + 1}, sum: ${twoDigits(sums[shownUnit])}`;
     paintMap(element(`map-${k}`), trainedLayers(values)[5], shownChannel);
   });
   element("far").value = Math.round(far / DATA.shiftStep);
   element("far-text").textContent = countPixels(far);
   element("far").ariaValueText = countPixels(far);
   element("verdict").innerHTML = NAMES.map(judge).join(" &nbsp; ");
-  const left = 1 - brightnessLeft();
-  const gone = left > 0.005 ? `${percent(left, 0)} of the brightness has left the image. ` : "";
+  const lost = brightnessLost();
+  const gone = lost > 0.005 ? `${percent(lost, 0)} of the brightness has left the image. ` : "";
   const example = searched && state.image === searched.image ? SEARCHED : "";
   element("searched").textContent = gone + example;
   drawShiftCurves(far);
 }
 
-const SEARCHED = "This image was searched for: one that only the CNN still recognizes.";
-
-/** Paint an image under the weights that a hidden unit has for its pixels, the mean of the colours. */
+/**
+ * Paint an image under the weights that a hidden unit has for its pixels, the mean of the colours.
+ */
 function paintUnit(canvas, image) {
   const { values } = weightsOf("MLP", LAST)["layer_stack.1.weight"];
   const mean = averageColors(values, shownUnit);
@@ -495,7 +506,7 @@ function drawShiftCurves(far) {
   });
 }
 
-// ---- Mistakes ------------------------------------------------------------------------------------
+// ---- Mistakes -----------------------------------------------------------------------------------
 const guesses = new Map(); // what was guessed, by image
 const GUESSED = chooseGuessed();
 
@@ -507,14 +518,21 @@ function chooseGuessed() {
   const { predictions, mended } = DATA.networks.TinyVGG;
   const all = [...labels.keys()];
   const wrong = all.filter((k) => k >= DATA.typical && predictions[k] !== labels[k]);
+  if (!wrong.length) {
+    return [];
+  }
   const right = all.filter((k) => predictions[k] === labels[k]);
-  const mix = (indices) => indices.toSorted((a, b) => ((a * 7919) % 1009) - ((b * 7919) % 1009));
   const first = mended.slice(0, 1);
-  const others = mix(wrong.filter((k) => k !== first[0]));
-  const count = Math.max(1, Math.min(others.length, right.length));
-  return wrong.length
-    ? [...first, ...mix([...others.slice(0, count), ...mix(right).slice(0, count)])]
-    : [];
+  const others = shuffle(wrong.filter((k) => !first.includes(k)));
+  const count = Math.min(others.length, right.length);
+  const mixed = shuffle([...others.slice(0, count), ...shuffle(right).slice(0, count)]);
+  return first.concat(mixed.length ? mixed : others);
+}
+
+/** Return indices in another order, which is the same each time. */
+function shuffle(indices) {
+  const keyOf = (k) => (k * 7919) % 1009;
+  return indices.toSorted((a, b) => keyOf(a) - keyOf(b));
 }
 
 function prepareMistakes() {
@@ -543,8 +561,9 @@ function drawMistakes() {
   const isGuessed = guesses.has(state.image);
   const guess = guesses.get(state.image);
   const buttons = chooseClasses(scores).map((k) => {
-    const state = isGuessed ? "disabled" : "";
-    return `<button data-guess="${k}" ${state} aria-pressed="${guess === k}">${shortName(k)}</button>`;
+    const disabled = isGuessed ? "disabled" : "";
+    const pressed = `aria-pressed="${guess === k}"`;
+    return `<button data-guess="${k}" ${disabled} ${pressed}>${shortName(k)}</button>`;
   });
   element("guesses").innerHTML = buttons.join("");
   element("told").classList.toggle("waiting", !isGuessed);
@@ -568,7 +587,7 @@ function describeGuessed(guess, answer) {
     were right in ${yours} of ${guessed.length}, TinyVGG in ${its}.`;
 }
 
-// ---- A photograph --------------------------------------------------------------------------------
+// ---- A photograph -------------------------------------------------------------------------------
 function drawPhotograph() {
   const isOwn = state.image === OWN && photograph !== null;
   element("original").hidden = !isOwn;

@@ -1,4 +1,5 @@
-// The state of the page. All of it, but for what is drawn, stands in its address.
+// The state of the page. It stands in its address, but for drawings, guesses and images of one's
+// own.
 
 // What stands for an image that is not one of the stored ones.
 const OWN = -1; // from a file, or drawn
@@ -7,7 +8,7 @@ const SQUARE = -2;
 const state = {
   chapter: 0,
   image: 0,
-  step: LAST, // the moment of training
+  moment: LAST, // of training
   shift: [0, 0],
   mirror: 0,
   turn: 0, // in degrees
@@ -27,7 +28,7 @@ function address() {
   } else if (state.image === SQUARE) {
     parts.push("image=square");
   }
-  parts.push(`step=${state.step}`);
+  parts.push(`step=${state.moment}`);
   if (state.shift.some(Boolean)) {
     parts.push(`shift=${state.shift}`);
   }
@@ -66,7 +67,8 @@ function writeAddress() {
   writing = setTimeout(() => setAddress("replaceState", address()), 150);
 }
 
-const limit = (value, end) => Math.max(0, Math.min(end - 1, Math.trunc(value) || 0));
+/** Return a value as an index below count: the nearest one, 0 for what is no number. */
+const clampIndex = (value, count) => Math.max(0, Math.min(count - 1, Math.floor(value) || 0));
 
 function numbersIn(said, name, separator) {
   const texts = (said.get(name) ?? "").split(separator);
@@ -79,14 +81,16 @@ function readAddress(hash = location.hash) {
   openChapter(findAddressed(said));
   readImage(said);
   if (said.has("step")) {
-    state.step = limit(said.get("step"), LAST + 1);
+    state.moment = clampIndex(said.get("step"), LAST + 1);
   }
-  if (said.has("weights")) {
+  if (said.has("weights") && thisChapter().id === "convolution") {
     const weights = said.get("weights").split(",").map(Number);
-    state.kernel = weights.length === 9 && weights.every(Number.isFinite) ? weights : null;
+    const isWhole = weights.length === 9 && weights.every(Number.isFinite);
+    state.kernel = isWhole ? weights : null;
   }
-  update(); // of layers, so that a point can be checked
+  compute(); // layers, so that a point can be checked
   readPoint(said);
+  update();
 }
 
 // The chapters as they were once numbered, in the addresses that teachers have noted.
@@ -95,7 +99,10 @@ const NUMBERED = [
   ...["softmax", "shifts", "mistakes", "photograph", "everything"],
 ];
 
-/** Return the chapter that an address names. One that names none means the last, an unknown the first. */
+/**
+ * Return the chapter that an address names. One that names none means the last, an unknown the
+ * first.
+ */
 function findAddressed(said) {
   const name = said.get("chapter");
   if (name === null) {
@@ -112,13 +119,13 @@ function readImage(said) {
   if (said.get("image") === "square") {
     setImage(drawSquare(), -1, SQUARE);
   } else if (said.has("image")) {
-    follow(limit(said.get("image"), labels.length));
+    follow(clampIndex(said.get("image"), labels.length));
   }
   if (said.has("shift")) {
     state.shift = numbersIn(said, "shift", ",").concat(0).slice(0, 2);
   }
   if (said.has("mirror")) {
-    state.mirror = limit(said.get("mirror"), 2);
+    state.mirror = clampIndex(said.get("mirror"), 2);
   }
   if (said.has("turn")) {
     [state.turn] = numbersIn(said, "turn");
@@ -127,11 +134,14 @@ function readImage(said) {
 
 function readPoint(said) {
   if (said.has("class")) {
-    point(limit(said.get("class"), classes.length));
+    state.label = clampIndex(said.get("class"), classes.length);
+    state.isOpen = true;
   } else if (said.has("point")) {
     const [l, channel, y, x] = numbersIn(said, "point", ".");
-    const at = limit(l, layers.length);
+    const at = clampIndex(l, layers.length);
     const { channels, height, width } = layers[at];
-    point([at, limit(channel, channels), limit(y, height), limit(x, width)]);
+    state.label = -1;
+    state.isOpen = true;
+    state.point = [at, clampIndex(channel, channels), clampIndex(y, height), clampIndex(x, width)];
   }
 }

@@ -1,4 +1,4 @@
-// The whole network in one picture: the way of the image through TinyVGG, and where the lesson is.
+// The whole network in one picture: the way of the image through TinyVGG, and where we are.
 
 const PLACES_ON_WAY = [
   ...["image", "conv 1", "ReLU 1", "conv 2", "ReLU 2", "max-pool 1"],
@@ -20,7 +20,7 @@ function writeWay() {
 /** Paint each layer's map of the channel pointed at, and mark those that the chapter is about. */
 function drawWay() {
   const { here } = thisChapter();
-  const scores = classify(layers.at(-1).values, weightsOf("TinyVGG", state.step));
+  const scores = classify(layers.at(-1).values, weightsOf("TinyVGG", state.moment));
   element("way-text").textContent = here === "all" ? "the whole network" : here.join(", ");
   [...element("way").firstElementChild.children].forEach((item, k) => {
     const isHere = here === "all" || here.includes(PLACES_ON_WAY[k]);
@@ -36,8 +36,7 @@ function drawWay() {
   });
 }
 
-function paintChannel(canvas, { channels, height, width, values }) {
-  const channel = Math.min(state.point[1], channels - 1);
-  const area = height * width;
-  paintValues(canvas, width, height, values.subarray(channel * area, (channel + 1) * area));
+function paintChannel(canvas, layer) {
+  const channel = Math.min(state.point[1], layer.channels - 1);
+  paintValues(canvas, layer.width, layer.height, mapOf(layer, channel));
 }

@@ -7,6 +7,8 @@ export default [
     // The scripts of the page as they stand in it, one after the other.
     files: ["joined.js"],
     languageOptions: { sourceType: "script", globals: globals.browser },
+    // One meaning for each name, one decision in each expression.
+    rules: { "no-shadow": "error", "no-nested-ternary": "error" },
   },
   {
     files: ["*.js"],

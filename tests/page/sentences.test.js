@@ -7,7 +7,7 @@ const sentences = loadSource("sentences.js", [
   "addUp",
   "describeGuess",
   "describeLearning",
-  "number",
+  "twoDigits",
   "percent",
 ]);
 
