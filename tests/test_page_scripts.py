@@ -254,11 +254,11 @@ RUNS = {  # accuracies at these epochs, and what is said of them
     "most is learned early": (
         [0.1, 0.7, 0.8, 0.82, 0.85, 0.86],
         "^Early: CNN goes from 10.0 % to 80.0 % in the first 0.5 epochs; the rest of the 3 epochs "
-        "adds 6.0 points",
+        "adds 6.0 percentage points",
     ),
     "it learns late": (
         [0.1, 0.1, 0.1, 0.11, 0.2, 0.9],
-        "^Late: after 2 epochs CNN is right in 20.0 %, after 3 epochs in 90.0 %",
+        "^Late: after 2 epochs CNN classifies 20.0 % correctly, after 3 epochs 90.0 %",
     ),
     "it falls": (
         [0.1, 0.5, 0.8, 0.9, 0.6, 0.5],
@@ -266,7 +266,7 @@ RUNS = {  # accuracies at these epochs, and what is said of them
     ),
     "a little is lost at the end": (
         [0.1, 0.5, 0.86, 0.86, 0.85, 0.85],
-        "^Early: .* the rest of the 3 epochs takes away 1.0 points",
+        "^Early: .* the rest of the 3 epochs takes away 1.0 percentage points",
     ),
     "it stays at chance": ([0.1, 0.11, 0.1, 0.12, 0.1, 0.11], "^Nothing was learned: .*11.0 %"),
     "it stays where it began": ([0.1] * 6, "^Nothing was learned"),

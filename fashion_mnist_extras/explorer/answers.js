@@ -32,7 +32,8 @@ function drawAnswers() {
     item.hidden = !shown.has(k);
     button.disabled = isLesson;
     button.ariaPressed = state.label === k;
-    const isTrue = k === truth && thisChapter().id !== "mistakes";
+    const isHidden = thisChapter().id === "mistakes" && !guesses.has(state.image);
+    const isTrue = k === truth && !isHidden;
     button.firstChild.innerHTML = isTrue ? `<strong>✓ ${nameOf(k)}</strong>` : nameOf(k);
     button.lastChild.innerHTML = NAMES.map((name) => drawBar(name, shares[name], k)).join("");
   });
@@ -72,8 +73,7 @@ function describeTies(shares) {
   if (count < 2) {
     return "";
   }
-  return `The MLP gives ${count} classes exactly the same share: its last layer ends in a ReLU,
-    which turns each negative logit into 0.`;
+  return `MLP: ${count} equal shares are logits of 0, by its last ReLU.`;
 }
 
 function drawMoment() {

@@ -3,15 +3,19 @@
 const hasMLP = NAMES.includes("MLP");
 const thing = isFashion ? "garment" : "object";
 
+/** Write a size; it is not broken at the end of a line. */
+const by = (height, width) => `${height}\u00a0×\u00a0${width}`;
+
 const PICTURE = '<div class="column"><div data-use="picture"></div></div>';
 const ARROW = '<span class="arrow">→</span>';
 
 /**
  * Return the chapters in their order. Of each: id, title, text, question and answer (a text, or a
  * function of the state); stage, the HTML of its picture; here, the places of the network that it
- * is about; and for the teacher, minutes and what to ask. May have: controls, moment (of
- training), tool (what a pointer does on the image), isApart (it has images of its own), setUp
- * (of the state), ready (once, when its HTML stands), frame (on the image), draw.
+ * is about; and for the teacher, minutes, what to ask and
+ * what to expect. May have: controls, moment (of
+ training), tool (what a pointer does on the image), isApart (it has images of its own), setUp and
+ * settle (of the state), ready (once, when its HTML stands), frame (on the image), draw.
  */
 function describeChapters() {
   const chapters = [imageChapter(), convolutionChapter(), poolingChapter(), softmaxChapter()];
@@ -37,8 +41,8 @@ function imageChapter() {
       `How do you see whether this is ${shown}? Nobody can write down the rules. A <i>neural
         network</i> finds its own, from examples: here the dataset ${dataset}. This lesson follows
         one image through such a network, TinyVGG. The strip of small pictures is its way to the
-        answer, and frames where you are.`,
-      `To the network an image is ${H} × ${W} <i>pixels</i>, and each pixel is a number from 0 for
+        answer; you will meet its words one by one, and a frame is where you are.`,
+      `To the network an image is ${by(H, W)} <i>pixels</i>, and each pixel is a number from 0 for
         black to 1 for white${colors}. Click on the image to see its numbers.`,
     ],
     controls: `<div class="on-screen"><p>Choose the image to follow:</p>
@@ -48,11 +52,12 @@ function imageChapter() {
       ? "Of 0, or nearly: it is black. The network is given no more than such numbers."
       : `Dark places are made of numbers near 0, bright ones of numbers near 1. The network is given
         no more than that.`,
-    keys: "PageDown, PageUp and arrow keys turn the chapters.",
+    keys: "PageDown, PageUp, ← and → turn the chapters.",
     stage: `<div class="row">${PICTURE}<div class="column" id="numbers"></div></div>`,
     here: ["image"],
     minutes: 4,
     ask: "What would change in these numbers if the lamp were brighter, or the picture moved?",
+    reply: "Brighter: all but the zeros grow. Moved: the same numbers stand elsewhere.",
     tool: "pick",
     setUp() {
       Object.assign(state, { point: [0, 0, H >> 1, W >> 1], isOpen: true });
@@ -67,12 +72,13 @@ function convolutionChapter() {
     id: "convolution",
     title: "A convolution looks for a pattern",
     text: [
-      `A window of 3 × 3 <i>weights</i> slides over the image. At each place every pixel under it
+      `A window of ${by(3, 3)} <i>weights</i> slides over the image. At each place every pixel
+      under it
       is multiplied by its weight; the products and one more number, the <i>bias</i>, are added
       up.
-        The sums make a map, called a <i>channel</i>: brown is above zero, purple below. Click on
-        the
-        image to move the window. Or change the nine weights.`,
+        The sums make a map, called a <i>channel</i>: brown is above zero, purple below. Outside
+        the image it reads 0 (<i>padding</i>). Click on the image to move the window, or change a
+        weight.`,
     ],
     controls: `<div data-use="player"></div>
       <div class="buttons">
@@ -82,8 +88,8 @@ function convolutionChapter() {
       <div class="buttons">
         <button id="channel">show the next channel</button> <button id="square"></button>
       </div>`,
-    question: "Where on a square does the map change?",
-    answer: `At its edges. Within the square the nine pixels are equal wherever the window stands,
+    question: "Draw a square: where does its map change?",
+    answer: `At the edges. Within the square the nine pixels are equal wherever the window stands,
     and
       so are the sums. Around it all pixels are 0: the empty background gives the bias alone. Which
       edges make the sum large, and which small, depends on the weights: other channels find
@@ -95,11 +101,13 @@ function convolutionChapter() {
     here: ["conv 1"],
     minutes: 8,
     ask: "Which nine weights find horizontal edges only? Set them.",
+    reply: "For example −1 −1 −1, 0 0 0, 1 1 1, row by row.",
     tool: "pick",
     setUp() {
       Object.assign(state, { point: findEdge(), isOpen: true });
     },
     ready: prepareConvolution,
+    settle: () => keepPointIn(1, findEdge),
     frame: frameOfPoint,
     draw: drawConvolution,
   };
@@ -120,20 +128,23 @@ function poolingChapter() {
       with the map that you have seen. Convolution 2 slides windows over all ${channels} channels
       of
         that at once, and adds up what they give; ReLU 2 follows. Then a <i>max-pool</i> keeps the
-        largest number of each 2 × 2 square: the map is half as wide and half as high, so there is
+        largest number of each ${by(2, 2)} square: the map is half as wide and half as high, so
+        there is
         less to calculate with, and less that depends on the exact place. Click on a map to look at
         other squares.`,
     ],
     question: "What is lost?",
-    answer: () => describeStaying(shareStaying()),
+    answer: () => describeStaying(thing, shareStaying()),
     stage: `<div class="row">${steps.join(ARROW)}</div>`,
     here: ["conv 2", "ReLU 2", "max-pool 1"],
     minutes: 5,
     ask: "What would a mean of the four keep that the largest does not?",
+    reply: "How much there is in the square altogether: weak neighbours count too.",
     setUp() {
       Object.assign(state, { point: findPool(), isOpen: true });
     },
     ready: preparePooling,
+    settle: () => keepPointIn(5, findPool),
     draw: drawPooling,
   };
 }
@@ -143,11 +154,12 @@ function softmaxChapter() {
     id: "softmax",
     title: "From numbers to an answer",
     text: [
-      `After two more convolutions and a max-pool, ${H >> 2} × ${W >> 2} places are left in each
-      map.
-        Each has seen 16 × 16 pixels. For every class the last layer multiplies all these numbers by
+      `After two more convolutions and a max-pool, ${by(H >> 2, W >> 2)} places are left in each
+      map. Each of them depends on ${by(16, 16)} pixels. For every class the last layer multiplies
+      all these numbers by
         weights and adds up: the class's score, its <i>logit</i> z. <i>Softmax</i> turns scores into
-        <i>shares</i>, e<sup>z</sup> (e is 2.718…) divided by the sum of all: how sure the network
+        <i>shares</i>, e<sup>z</sup> (e is 2.718…) divided by the sum of all of them: how sure the
+        network
         is
         of each class; together they are 100&nbsp;%. Choose a class: brown places raise its score,
         purple
@@ -164,6 +176,7 @@ function softmaxChapter() {
     here: ["logits", "shares"],
     minutes: 6,
     ask: "Which part of the image speaks for the second most probable class, and why?",
+    reply: "Choose that class: its brown places. Often a shape that both classes have.",
     setUp() {
       const scores = logits("TinyVGG", render(), LAST);
       Object.assign(state, { label: indexOfLargest(scores), isOpen: true });
@@ -174,15 +187,16 @@ function softmaxChapter() {
 
 function untrainedChapter() {
   const beside = hasMLP
-    ? ` Beside it now is an <i>MLP</i> (multilayer perceptron), the plainest kind of network.`
+    ? ` Beside it now is an <i>MLP</i> (multilayer perceptron), the plainest kind of network (more
+    of it in chapter 7).`
     : "";
   return {
     id: "untrained",
     title: "A network begins with a guess",
     text: [
       `All weights so far were those of a trained network. This is what it answers before it has
-        learned: its weights are random and, in the last layer, small.${beside} Choose other images
-        below this one. (✓ is the true class; the largest share is bold.)`,
+        learned: its weights are random and, in the last layer, small.${beside} Choose another
+        image below it. (✓ is the true class; the largest share is bold.)`,
     ],
     question: "Does the guess depend on the image?",
     answer: describeFirstGuess,
@@ -193,26 +207,26 @@ function untrainedChapter() {
     explainsTies: true,
     minutes: 3,
     ask: "How often would you be right if you guessed blindly?",
+    reply: `Once in ${classes.length} times.`,
     moment: 0,
   };
 }
 
 function learningChapter() {
   const { accuracies, epochs } = DATA.networks.TinyVGG;
-  const solid = hasMLP ? "solid lines" : "a solid line";
   return {
     id: "learning",
     title: "It learns by being corrected",
     text: [
       `How wrong the answers are is one number, the <i>loss</i>: near 0 where the true class has
         nearly the whole share. In each <i>step</i> the network answers for some training images.
-        For
-        each weight, calculus tells which direction makes the answers less wrong: the
-        <i>gradient</i>. The weight moves a little that way; how far is set by the <i>learning
-        rate</i>.
+        For each weight, calculus tells from the loss’s <i>gradient</i> which direction makes the
+        answers less wrong; the weight moves a little that way, and the <i>learning rate</i> sets
+        how far.
         One pass over all training images is an <i>epoch</i>.`,
-      `Play the training, or drag. Test images, which the network never trains on, are ${solid},
-        training images dashed.`,
+      `Play the training, or drag. <i>Accuracy</i> is the share of right answers. Solid: test
+      images, which the network never trains on. Dashed:
+      training images, measured while it was still learning, so a little behind.`,
     ],
     question: "When is most of it learned?",
     answer: describeLearning("TinyVGG", accuracies, epochs, shareOfLargestClass()),
@@ -224,6 +238,7 @@ function learningChapter() {
     explainsTies: true,
     minutes: 7,
     ask: "What would it mean if the dashed line went on rising, and the solid one fell?",
+    reply: "The network learns its training images by heart: overfitting.",
     moment: 0,
     draw: drawTraining,
   };
@@ -235,7 +250,7 @@ function shiftChapter() {
   const { shiftedImages } = DATA.networks.MLP;
   const rows = [
     ["MLP: a hidden unit", "unit", "The unit's weights over the image", true],
-    ["TinyVGG: a channel", "map", "A map of max-pool 1", false],
+    ["TinyVGG: max-pool 1, one channel", "map", "A map of max-pool 1", false],
   ].map(([title, id, label, hasText]) => {
     const figures = [0, 1].map((k) => {
       const text = hasText ? `<figcaption id="${id}-text-${k}"></figcaption>` : "";
@@ -250,31 +265,30 @@ function shiftChapter() {
     title: "Why the CNN, and not the MLP",
     text: [
       `TinyVGG is a <i>convolutional neural network</i>, a CNN. The MLP has no windows: it
-      multiplies
-        each pixel by a weight of that pixel's own and adds up, in each of ${units} <i>hidden
+      multiplies each pixel by a weight of its own and adds up, in each of ${units} <i>hidden
         units</i>; the weights of one lie over the image. Shift the ${thing}, and its pixels meet
         other weights: the sum changes. TinyVGG's windows go everywhere, so its maps shift along.
-        The
-        MLP has ${own} weights, TinyVGG ${other}.`,
+        With the biases, the MLP has ${own} weights, TinyVGG ${other}.`,
     ],
     controls: `<div class="buttons"><label for="far">shift</label>
         <input id="far" type="range" min="0" max="6" step="1">
         <output id="far-text" for="far"></output></div>
       <p id="verdict" aria-live="polite"></p>`,
     question: "Why does TinyVGG fail too, further out?",
-    answer: `Its last layer is like the MLP: it has a weight for each of the ${H >> 2} × ${W >> 2}
+    answer: `Its last layer is like the MLP: it has a weight for each of the ${by(H >> 2, W >> 2)}
     places of
       the last maps, and a pattern that has moved to another place meets other weights. And part of
       the ${thing} may have left the image.`,
     stage: `<div class="row"><div class="pairs"><span></span><span>in its place</span>
         <span>shifted</span>${rows.join("")}</div>
       <div class="column" id="average">
-        <p>Of ${shiftedImages.toLocaleString("en")} test images right, when shifted by so many
-          pixels; the mean of four directions</p><div id="shift-curves"></div>
+        <p>Of ${shiftedImages.toLocaleString("en")} test images, shifted by so many pixels (the
+        mean of four directions)</p><div id="shift-curves"></div>
         <p class="soft" id="searched"></p></div></div>`,
-    here: ["max-pool 1", "logits"],
+    here: ["max-pool 1"],
     minutes: 6,
     ask: "In which pictures of the world is the thing that matters always in the middle?",
+    reply: "In passport photographs or scanned forms; hardly in others.",
     setUp: setUpShift,
     ready: prepareShifts,
     draw: drawShifted,
@@ -285,7 +299,7 @@ function mistakeChapter() {
   const { confusion } = DATA.networks.TinyVGG;
   const total = confusion.flat().reduce((sum, count) => sum + count);
   const right = confusion.reduce((sum, row, k) => sum + row[k], 0);
-  const alike = `At ${H} × ${W} pixels two classes can look alike`;
+  const alike = `At ${by(H, W)} pixels two classes can look alike`;
   return {
     id: "mistakes",
     title: "Guess first: what is this?",
@@ -303,8 +317,8 @@ function mistakeChapter() {
     question: "Why does it make mistakes?",
     answer: isFashion
       ? `A network knows only what it has seen. Nearly all sneakers of the training images point
-        left, so one that points right is new to it: where mirroring corrects a mistake, there is
-        a button “mirror it”. ${alike}, too. And some labels, which people gave, are open to
+        left, so one that points right is new to it: if mirroring helps, a button lets you try it.
+        ${alike}, too. And some labels, which people gave, are open to
         dispute.`
       : `${alike}, and some labels, which people gave, may be wrong. A network knows only what it
       has
@@ -314,6 +328,9 @@ function mistakeChapter() {
     here: ["shares"],
     minutes: 8,
     ask: "Who was right more often, the class or the network? Which images would you add?",
+    reply: `Images of what it has not seen${
+      isFashion ? ": for example shoes that point right" : ""
+    }.`,
     setUp() {
       choose(GUESSED[0]);
     },
@@ -329,11 +346,11 @@ function photographChapter() {
     text: [
       isFashion
         ? `Choose a photograph of one garment, upright, on a plain background of another colour, or
-          drop it on this page. It is cut out, reduced to 28 × 28 pixels and made light on black,
-          like every image they have seen. It stays on your computer.`
-        : `Choose an image file. It is reduced to ${H} × ${W} pixels, like every image they have
-        seen.
-          It stays on your computer.`,
+          drop it on this page. It is cut out, reduced to ${by(28, 28)} pixels and made light on
+          black,
+          like every image the networks have seen. It stays on your computer.`
+        : `Choose an image file. It is reduced to ${by(H, W)} pixels, like every image the
+        networks have seen. It stays on your computer.`,
       "From then on it goes through all chapters.",
     ],
     controls: '<div data-use="own"></div>',
@@ -355,6 +372,7 @@ function photographChapter() {
     here: ["image", "shares"],
     minutes: 6,
     ask: "What do the networks answer to a thing that is in none of their classes?",
+    reply: "One of their classes all the same, sometimes with a large share.",
     draw: drawPhotograph,
   };
 }

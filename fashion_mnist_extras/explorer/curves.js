@@ -3,7 +3,7 @@
 /**
  * Return curves in HTML: a legend, and a figure below it.
  *
- * Each of lines is {name, label, values, isDashed}: its colour is that of the network called name;
+ * Each of lines is {name, label, values, isDashed, hasKey}: its colour is that of the network called name;
  * values are as many as ticks, the texts below the figure, and null where they are not known.
  * The legend gives the values at the tick of index now. range is "share" for values in [0, 1],
  * or "loss" for values from 0 on.
@@ -24,7 +24,7 @@ function drawCurves(options) {
   parts += lines.map((line) => drawLine(line, xOf, yOf)).join("");
   const middle = (box.left + box.right) / 2;
   parts += `<text x="${middle}" y="${height - 4}" text-anchor="middle">${axis}</text>`;
-  const keys = lines.map((line, k) => drawKey(line, said[k]));
+  const keys = lines.map((line, k) => (line.hasKey === false ? "" : drawKey(line, said[k])));
   return `<p class="keys" aria-hidden="true"><b>${title}</b>${keys.join("")}</p>
     <svg class="curve" viewBox="0 0 ${width} ${height}" role="img"
       aria-label="${title}: ${said.join(", ")}">${parts}</svg>`;

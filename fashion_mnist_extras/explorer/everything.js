@@ -116,7 +116,7 @@ function drawOcclusion(label, isDone) {
     const most = Math.max(...covered);
     const place = covered.indexOf(most);
     text += ` Most in row ${Math.floor(place / PLACES) + 1}, column ${(place % PLACES) + 1}
-      of ${PLACES} × ${PLACES}: by ${twoDigits(100 * most)} points.`;
+      of ${PLACES} × ${PLACES}: by ${Math.round(100 * most)} percentage points.`;
   }
   element("occlusion-text").textContent = text;
 }
@@ -354,7 +354,7 @@ function showTypical() {
   showImages(
     "thumbnails",
     [...Array(DATA.typical).keys()],
-    `One of each class, where there is one an image that the networks get right. Of all test images
+    `One image of each class, if possible one that all networks get right. Of all test images
     right: ${right}. ${labels.length - DATA.typical} mistakes are in the matrices below.`,
   );
 }

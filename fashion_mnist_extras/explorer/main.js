@@ -37,12 +37,14 @@ function drawBelow() {
 /** Draw what depends on what is pointed at. */
 function show() {
   const chapter = thisChapter();
-  chapter.draw?.();
+  chapter.settle?.();
   drawPicture();
   if (chapter.id === "everything") {
+    chapter.draw();
     return;
   }
   drawWay();
+  chapter.draw?.(); // when all has its place, since lines lead from picture to picture
   if (articleOf(chapter).querySelector("details").open) {
     writeAnswer(chapter);
   }
@@ -103,14 +105,14 @@ function writeChapter(chapter, k) {
   article.id = `chapter-${chapter.id}`;
   article.hidden = true;
   const paragraphs = chapter.text.map((text) => `<p>${text}</p>`);
-  const keys = chapter.keys ? `<p class="soft on-screen">${chapter.keys}</p>` : "";
+  const keys = chapter.keys ? `<p class="soft on-screen keys-of-keyboard">${chapter.keys}</p>` : "";
   article.innerHTML = `
     <div class="text"><h2 tabindex="-1">${k + 1}. ${chapter.title}</h2>
       ${paragraphs.join("")}${chapter.controls ?? ""}</div>
     <div class="stage"><div data-use="way"></div>${chapter.stage}
       <svg class="lines" aria-hidden="true"></svg></div>
     <div class="ask"><details><summary>${chapter.question}</summary><p></p></details>
-      <button class="next">Next: ${CHAPTERS[k + 1].title} ›</button>${keys}
+      <button class="next">Next: ${CHAPTERS[k + 1].title}&nbsp;›</button>${keys}
       <p class="teacher">For the teacher: ${chapter.minutes} minutes. Ask: ${chapter.ask}</p>
     </div>`;
   article.querySelector(".next").onclick = () => turnTo(k + 1);

@@ -47,7 +47,7 @@ function drawHeading(context, layer, x, { side }) {
   if (isSmall) {
     name = name.replace("max-", "").replace("ReLU ", "ReLU");
   }
-  context.font = `${isSmall ? 9 : Math.min(13, side / 5.2)}px system-ui, sans-serif`;
+  context.font = `${isSmall ? 9 : Math.min(13, side / 5.8)}px system-ui, sans-serif`;
   context.fillText(name, x + side / 2, 10);
   context.font = `${isSmall ? 8 : 11}px system-ui, sans-serif`;
   context.fillText(`${layer.height} × ${layer.width}`, x + side / 2, 23);

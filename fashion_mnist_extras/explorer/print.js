@@ -7,6 +7,9 @@ window.onbeforeprint = () => {
   const pages = [];
   CHAPTERS.slice(0, -1).forEach((chapter, index) => {
     openChapter(index);
+    if (chapter.id === "learning") {
+      state.moment = LAST; // on paper nothing can be played
+    }
     update();
     writeAnswer(chapter);
     pages.push(copyChapter(articleOf(chapter)));
@@ -47,10 +50,22 @@ function writeAnswers() {
   page.className = "printed-answers";
   const items = CHAPTERS.slice(0, -1).map((chapter, index) => {
     const answer = articleOf(chapter).querySelector("details p").innerHTML;
-    return `<dt>${index + 1}. ${chapter.question}</dt><dd>${answer}</dd>`;
+    return `<dt>${index + 1}. ${chapter.question}</dt>
+      <dd>${answer} ${describePrinted(chapter)}<br><i>${chapter.ask}</i> ${chapter.reply}</dd>`;
   });
   const minutes = CHAPTERS.reduce((sum, chapter) => sum + (chapter.minutes ?? 0), 0);
   page.innerHTML = `<h2>Answers</h2><dl>${items.join("")}</dl>
-    <p class="teacher">For the teacher: ${minutes} minutes for all chapters.</p>`;
+    <p class="teacher">For the teacher: ${minutes} minutes for all chapters; the last two
+      are good homework.</p>`;
   return page;
+}
+
+/** Say what is on the picture that is guessed. */
+function describePrinted({ id }) {
+  if (id !== "mistakes") {
+    return "";
+  }
+  const [first] = GUESSED;
+  const answer = DATA.networks.TinyVGG.predictions[first];
+  return `The picture is labelled ${nameOf(labels[first])}; TinyVGG answers ${nameOf(answer)}.`;
 }

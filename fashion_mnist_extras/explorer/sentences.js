@@ -81,14 +81,14 @@ function describeLearning(name, accuracies, epochs, chance) {
   const isLate = epochs[at] > epochs[last] / 2;
   if (isLate) {
     return `Late: after ${countEpochs(epochs[at - 1])} ${name} classifies
-      ${percent(accuracies[at - 1])} correctly, after ${countEpochs(epochs[at])} in
-      ${percent(accuracies[at])}, at the end in ${percent(end)}.`;
+      ${percent(accuracies[at - 1])} correctly, after ${countEpochs(epochs[at])}
+      ${percent(accuracies[at])}, at the end ${percent(end)}.`;
   }
   const points = (100 * Math.abs(end - accuracies[at])).toFixed(1);
   const change = end >= accuracies[at] ? "adds" : "takes away";
   return `Early: ${name} goes from ${percent(accuracies[0])} to ${percent(accuracies[at])} in the
     first ${countEpochs(epochs[at])}; the rest of the ${countEpochs(epochs[last])} ${change}
-    ${points} points.`;
+    ${points} percentage points.`;
 }
 
 /** Say between which shares an untrained network's answers to several images lie. */
@@ -96,7 +96,8 @@ function describeGuess(name, shares) {
   const all = shares.flat();
   const least = Math.min(...all);
   const most = Math.max(...all);
-  const range = `all shares of ${name} lie between ${percent(least, 0)} and ${percent(most, 0)}`;
+  const range = `all shares of ${name} lie between
+    ${percent(Math.floor(100 * least) / 100, 0)} and ${percent(Math.ceil(100 * most) / 100, 0)}`;
   const images = `whichever of the ${shares.length} images is shown`;
   if (most - least < 0.1) {
     return `Hardly. Which class comes first may change, but ${range}, ${images}.`;
@@ -104,10 +105,11 @@ function describeGuess(name, shares) {
   return `A little: ${range}, ${images}.`;
 }
 
-/** Say how many of the values of a max-pool stay when the image is shifted by one pixel. */
-function describeStaying(share) {
+/** Say what a max-pool loses; share of its values stay when the image is shifted by a pixel. */
+function describeStaying(thing, share) {
   return `How far below zero a number was, the three smaller ones of each square, and where the
-    largest stood. If the image shifts by a pixel, the largest stays in its square about half of the
-    time; even then a larger neighbour may move in. Of the values here that belong to the shape
-    shown, ${percent(share, 0)} stay as they were.`;
+    largest stood. Shift the image by a pixel: about half of the time the largest stays in its
+    square, though a larger neighbour may move in. Of all values of max-pool 1 on this ${thing},
+    ${percent(share, 0)} stay exactly as they were: the network depends less on the exact place,
+    but it still does.`;
 }

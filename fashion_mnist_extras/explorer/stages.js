@@ -93,17 +93,15 @@ function findEdge() {
   });
 }
 
-/** Return weights with these nine in a channel of conv 1, for each colour, and no bias there. */
+/** Return weights with these nine in a channel of conv 1, for each colour. */
 function setKernel(weights, channel, kernel) {
-  const [weight, bias] = ["weight", "bias"].map((name) => {
-    const { shape, values } = weights[`conv_block_1.0.${name}`];
-    return { shape, values: values.slice() };
-  });
+  const name = "conv_block_1.0.weight";
+  const { shape, values } = weights[name];
+  const changed = values.slice();
   for (let c = 0; c < C; c++) {
-    weight.values.set(kernel, 9 * (channel * C + c));
+    changed.set(kernel, 9 * (channel * C + c));
   }
-  bias.values[channel] = 0;
-  return { ...weights, "conv_block_1.0.weight": weight, "conv_block_1.0.bias": bias };
+  return { ...weights, [name]: { shape, values: changed } };
 }
 
 function prepareConvolution() {
@@ -176,7 +174,6 @@ function toggleSquare() {
 }
 
 function drawConvolution() {
-  keepPointIn(1, findEdge);
   const [, channel, y, x] = state.point;
   const [input, conv] = layers;
   const parts = productsAt(conv, input, channel, y, x);
@@ -289,7 +286,6 @@ function preparePooling() {
 }
 
 function drawPooling() {
-  keepPointIn(5, findPool);
   const [, channel, y, x] = state.point;
   const largest = largestOf(mapOf(layers[3], channel));
   [3, 4, 5].forEach((l, k) => {
@@ -342,7 +338,13 @@ function drawTraining() {
   const linesOf = (test, train) =>
     NAMES.flatMap((name) => [
       { name, label: name, values: DATA.networks[name][test] },
-      { name, label: "training", values: DATA.networks[name][train], isDashed: true },
+      {
+        name,
+        label: `${name} on training images`,
+        values: DATA.networks[name][train],
+        isDashed: true,
+        hasKey: false,
+      },
     ]);
   element("accuracy-curves").innerHTML = drawCurves({
     ...common,
@@ -447,8 +449,6 @@ function prepareShifts() {
   };
 }
 
-const SEARCHED = "This image was searched for: one that only the CNN still recognizes.";
-
 function drawShifted() {
   const far = Math.max(...state.shift.map(Math.abs));
   const images = [render([0, 0]), pixels];
@@ -465,7 +465,8 @@ function drawShifted() {
   element("verdict").innerHTML = NAMES.map(judge).join(" &nbsp; ");
   const lost = brightnessLost();
   const gone = lost > 0.005 ? `${percent(lost, 0)} of the brightness has left the image. ` : "";
-  const example = searched && state.image === searched.image ? SEARCHED : "";
+  const isExample = searched && state.image === searched.image;
+  const example = isExample ? describeExample() : "";
   element("searched").textContent = gone + example;
   drawShiftCurves(far);
 }
@@ -477,6 +478,11 @@ function paintUnit(canvas, image) {
   const { values } = weightsOf("MLP", LAST)["layer_stack.1.weight"];
   const mean = averageColors(values, shownUnit);
   paintOver(canvas, image, { width: W, height: H, values: mean }, 0.55);
+}
+
+function describeExample() {
+  const far = searched.length * DATA.shiftStep;
+  return `This image was searched for: shifted by ${countPixels(far)}, only the CNN still recognizes it.`;
 }
 
 /** Say what a network answers to the shifted image, and whether that is right. */
@@ -539,6 +545,7 @@ function prepareMistakes() {
   element("another").onclick = () => {
     const next = (GUESSED.indexOf(state.image) + 1) % GUESSED.length;
     choose(GUESSED[next]);
+    articleOf(thisChapter()).querySelector("details").open = false;
     update();
     element("guesses").firstChild.focus();
   };
