@@ -380,7 +380,8 @@ def prepare(explorer: Explorer, content: bytes) -> Tensor:
     """The pixels that the page makes of an image file: uint8 values."""
     script = """const [text, done] = arguments;
         const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-        window.explorer.prepareFile(new File([bytes], "image")).then(({ values }) => done([...values]))"""
+        const file = new File([bytes], "image");
+        window.explorer.prepareFile(file).then(({ values }) => done([...values]))"""
     pixels = explorer.driver.execute_async_script(script, base64.b64encode(content).decode())
     return (255 * torch.tensor(pixels)).round().int()
 

@@ -318,7 +318,7 @@ def test_nine_weights_are_set_and_the_map_follows(explorer, trained):
     explorer.open(address)
     assert explorer.run("return state.kernel") == kernel.flatten().tolist()
     first, second, *_ = explorer.driver.find_elements(By.CSS_SELECTOR, "#kernel input")
-    for text in ("x", "", "1e"):
+    for text in ("x", "", "1e", "1e999", "1000", "Infinity"):
         first.send_keys(Keys.CONTROL + "a", Keys.DELETE, text)
         assert first.get_attribute("aria-invalid") == "true"
         assert explorer.run("return state.kernel") == kernel.flatten().tolist(), "as before"
@@ -368,7 +368,7 @@ def test_the_mlps_sum_changes_by_a_shift_and_the_average_is_shown(explorer, trai
         text = explorer.text("unit-text-1").replace(MINUS, "-")
         unit, value = re.search(r"unit (\d+), sum: (-?[\d.]+)", text).groups()
         assert float(value) == pytest.approx(sums[int(unit) - 1].item(), abs=0.0051)
-        assert "Of 100 test images right" in explorer.text("average")
+        assert "Of 100 test images, shifted" in explorer.text("average")
         said = explorer.run("return document.querySelector('#average svg').ariaLabel")
         for each in trained:
             share = float(re.search(rf"{each.name} ([\d.]+)\s%", said)[1])
@@ -446,6 +446,60 @@ def test_a_mistake_that_mirroring_mends_is_mirrored(explorer, trained):
 
 
 FOLLOWING = ("image", "convolution", "pooling", "softmax", "untrained", "learning", "shifts")
+
+
+def test_lines_lead_from_the_frame_from_the_first_moment_on(explorer):
+    explorer.set_size(1366, 625)
+    lines = """return [...document.querySelectorAll("article:not([hidden]) svg.lines line")]
+        .map(({ x1, y1 }) => [x1.baseVal.value, y1.baseVal.value])"""
+    for name in ("image", "convolution"):
+        explorer.open_chapter(name)
+        drawn = explorer.run(lines)
+        place = """const stage = stageOf(arguments[0]).getBoundingClientRect();
+            const box = document.getElementById("picture").getBoundingClientRect();
+            const [row, column, size] = thisChapter().frame();
+            const at = (y, x) => [box.left - stage.left + x * box.width / W,
+                box.top - stage.top + y * box.height / H];
+            return [at(row, column + size), at(row + size, column + size)];"""
+        for found, expected in zip(drawn, explorer.run(place, name), strict=True):
+            assert found == pytest.approx(expected, abs=3)
+    explorer.run("pick(0, 27)")
+    right = explorer.run("""const box = document.getElementById("picture").getBoundingClientRect();
+        return box.right - stageOf("convolution").getBoundingClientRect().left""")
+    assert max(x for x, _ in explorer.run(lines)) <= right + 1, "none from outside of the image"
+
+
+def test_weights_stay_in_their_channel(explorer):
+    explorer.open_chapter("convolution")
+    explorer.click("channel")
+    explorer.click("channel")
+    explorer.run("document.querySelector('[data-kernel=edges]').click()")
+    state = """return [state.point[1], [...document.querySelectorAll("#kernel input")]
+        .map(({ value }) => value), [...layers[1].values], [...layers[2].values]]"""
+    before = explorer.run(state)
+    assert before[1][:3] == [f"{MINUS}1.00", "0.00", "1.00"]
+    explorer.run("turnTo(findChapter('softmax')); turnTo(findChapter('convolution'))")
+    assert explorer.run(state) == before
+    explorer.open(explorer.run("return window.explorer.address()"))
+    assert explorer.run(state) == before
+    explorer.open("#chapter=everything&weights=1,1,1,1,1,1,1,1,1&image=0")
+    assert explorer.run("return state.kernel") is None, "there they could not be put back"
+
+
+def test_going_back_chooses_no_other_image(explorer):
+    explorer.open("")
+    followed = explorer.run("return followed.index")
+    explorer.run("turnTo(findChapter('shifts'))")  # which has searched an example
+    assert explorer.state("image") != followed
+    explorer.run("turnTo(findChapter('mistakes'))")
+    explorer.driver.back()
+    wait_for(lambda: explorer.run("return thisChapter().id") == "shifts")
+    explorer.run("turnTo(findChapter('pooling'))")
+    assert explorer.state("image") == followed
+    explorer.driver.back()
+    explorer.open("#chapter=pooling&image=3")
+    explorer.run("turnTo(findChapter('softmax'))")
+    assert explorer.state("image") == 3, "a link chooses it"
 
 
 def test_one_image_goes_through_all_chapters(explorer):

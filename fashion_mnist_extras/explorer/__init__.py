@@ -155,7 +155,7 @@ def join_sources(data: Mapping[str, Any]) -> bytes:
         head, _, _ = frame.partition("<body>")
         return f"{head}<body>{NO_CNN}</body></html>\n".encode()
     # A class named "</script>" does not end the data.
-    text = json.dumps(data).replace("<", "\\u003c")
+    text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     style = f"<style>\n{read_source('style.css')}</style>"
     scripts = f'<script id="data" type="application/json">{text}</script>\n'
     scripts += f"<script>\n{join_scripts()}</script>"

@@ -114,7 +114,8 @@ function convolutionChapter() {
 }
 
 function poolingChapter() {
-  const channels = DATA.networks.TinyVGG.shapes["conv_block_1.0.bias"][0];
+  const [count] = DATA.networks.TinyVGG.shapes["conv_block_1.0.bias"];
+  const channels = countOf(count, "channel");
   const steps = ["conv 2, one channel", "ReLU 2", "max-pool 1"].map((name, k) => {
     return `<figure class="column"><figcaption>${name}</figcaption>
       <canvas class="square" id="before-${k}" tabindex="0" role="application"
@@ -125,8 +126,7 @@ function poolingChapter() {
     title: "ReLU and max-pool throw away",
     text: [
       `After each convolution a <i>ReLU</i> turns every number below zero into 0: ReLU 1 does so
-      with the map that you have seen. Convolution 2 slides windows over all ${channels} channels
-      of
+      with the map that you have seen. Convolution 2 slides windows over all ${channels} of
         that at once, and adds up what they give; ReLU 2 follows. Then a <i>max-pool</i> keeps the
         largest number of each ${by(2, 2)} square: the map is half as wide and half as high, so
         there is
@@ -150,12 +150,14 @@ function poolingChapter() {
 }
 
 function softmaxChapter() {
+  const seen = by(Math.min(16, H), Math.min(16, W));
   return {
     id: "softmax",
     title: "From numbers to an answer",
     text: [
       `After two more convolutions and a max-pool, ${by(H >> 2, W >> 2)} places are left in each
-      map. Each of them depends on ${by(16, 16)} pixels. For every class the last layer multiplies
+      map. Each of them depends on
+        ${seen} pixels. For every class the last layer multiplies
       all these numbers by
         weights and adds up: the class's score, its <i>logit</i> z. <i>Softmax</i> turns scores into
         <i>shares</i>, e<sup>z</sup> (e is 2.718…) divided by the sum of all of them: how sure the
@@ -207,7 +209,7 @@ function untrainedChapter() {
     explainsTies: true,
     minutes: 3,
     ask: "How often would you be right if you guessed blindly?",
-    reply: `Once in ${classes.length} times.`,
+    reply: `One time in ${classes.length}.`,
     moment: 0,
   };
 }
@@ -265,8 +267,9 @@ function shiftChapter() {
     title: "Why the CNN, and not the MLP",
     text: [
       `TinyVGG is a <i>convolutional neural network</i>, a CNN. The MLP has no windows: it
-      multiplies each pixel by a weight of its own and adds up, in each of ${units} <i>hidden
-        units</i>; the weights of one lie over the image. Shift the ${thing}, and its pixels meet
+      multiplies each pixel by a weight of its own and adds up, in each of
+        its <i>hidden units</i> (there are ${units}); the weights of one lie over the image. Shift
+        the ${thing}, and its pixels meet
         other weights: the sum changes. TinyVGG's windows go everywhere, so its maps shift along.
         With the biases, the MLP has ${own} weights, TinyVGG ${other}.`,
     ],
@@ -299,6 +302,7 @@ function mistakeChapter() {
   const { confusion } = DATA.networks.TinyVGG;
   const total = confusion.flat().reduce((sum, count) => sum + count);
   const right = confusion.reduce((sum, row, k) => sum + row[k], 0);
+  const alsoRight = right ? ", and among them some that it answers right" : "";
   const alike = `At ${by(H, W)} pixels two classes can look alike`;
   return {
     id: "mistakes",
@@ -306,8 +310,8 @@ function mistakeChapter() {
     isApart: true,
     text: [
       `TinyVGG answers ${(total - right).toLocaleString("en")} of ${total.toLocaleString("en")} test
-        images wrongly. Here are some of these, and among them some that it answers right. What do
-        you see?`,
+        images wrongly. Here are some of these${alsoRight}. What
+        do you see?`,
     ],
     controls: `<div class="guess" id="guesses"></div><p id="guessed" aria-live="polite"></p>
       <div id="next-guess" class="waiting"><div class="buttons">

@@ -436,7 +436,7 @@ function chooseCell(name, cell) {
     button.ariaPressed = button === cell;
   }
   const { isOpen } = state; // a panel that is closed would open over the images
-  choose(found[0]);
+  follow(found[0]);
   state.label = column;
   state.isOpen = isOpen;
   const count = DATA.networks[name].confusion[row][column];

@@ -185,8 +185,9 @@ function recallView(index) {
   const { id, isApart } = CHAPTERS[index];
   const view = new URLSearchParams(views.get(index)?.slice(1) ?? `chapter=${id}`);
   if (!isApart && view.get("image") !== "square") {
-    const shown = view.get("image") ?? OWN;
-    if (shown !== String(followed.index) && shown !== followed.index) {
+    const shown = Number(view.get("image") ?? OWN);
+    const isExample = id === "shifts" && !followed.isChosen;
+    if (shown !== followed.index && !isExample) {
       ["shift", "mirror", "turn"].forEach((name) => view.delete(name));
     }
     view.delete("image");
@@ -403,7 +404,10 @@ function isEdited(name) {
   try {
     return DATA.networks[name].logits.some((expected, k) => {
       const found = logits(name, storedImage(k), LAST);
-      return expected.some((value, label) => !(Math.abs(found[label] - value) < 0.01));
+      return expected.some((value, label) => {
+        const difference = Math.abs(found[label] - value);
+        return !(difference < 0.01 + 0.001 * Math.abs(value)); // true for NaN
+      });
     });
   } catch {
     return true; // weights of other names or shapes
@@ -425,8 +429,9 @@ writeWay();
 writeChapters();
 warnOfEdited();
 prepareEverything();
-window.onhashchange = () => readAddress();
-readAddress();
+window.onhashchange = () => readAddress(location.hash, history.state === null);
+readAddress(location.hash, true);
+followed.isChosen = history.state?.isChosen ?? location.hash.includes("image=");
 window.onresize = show;
 matchMedia("(prefers-color-scheme: dark)").onchange = show;
 window.explorer = {

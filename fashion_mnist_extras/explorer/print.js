@@ -1,28 +1,35 @@
 // Printing: all chapters, one on a page, and the answers on a page of their own.
 
 window.onbeforeprint = () => {
-  const kept = { ...state };
-  const { textContent } = element("status");
-  const before = { original, truth, strokes, tool };
-  const pages = [];
-  CHAPTERS.slice(0, -1).forEach((chapter, index) => {
-    openChapter(index);
-    if (chapter.id === "learning") {
-      state.moment = LAST; // on paper nothing can be played
-    }
-    update();
-    writeAnswer(chapter);
-    pages.push(copyChapter(articleOf(chapter)));
-  });
+  const before = { original, truth, strokes, tool, state: { ...state } };
+  const said = element("status").textContent;
+  const focused = document.activeElement;
+  const scrolled = scrollY;
+  views.set(state.chapter, address());
+  const pages = CHAPTERS.slice(0, -1).map((chapter, index) => drawForPrint(chapter, index));
   element("print").replaceChildren(...pages, writeAnswers());
-  openChapter(kept.chapter);
-  setImage(before.original, before.truth, kept.image);
+  openChapter(before.state.chapter);
+  setImage(before.original, before.truth, before.state.image);
   strokes = before.strokes;
-  Object.assign(state, kept);
+  Object.assign(state, before.state);
   chooseTool(before.tool);
-  element("status").textContent = textContent;
+  element("status").textContent = said;
   update();
+  focused.focus({ preventScroll: true });
+  scrollTo(0, scrolled);
 };
+
+/** Draw a chapter as it was left, and return a copy of it. */
+function drawForPrint(chapter, index) {
+  const isNew = !views.has(index);
+  readAddress(recallView(index));
+  if (chapter.id === "learning" && isNew) {
+    state.moment = LAST; // on paper nothing can be played
+    update();
+  }
+  writeAnswer(chapter);
+  return copyChapter(articleOf(chapter));
+}
 
 window.onafterprint = () => element("print").replaceChildren();
 
@@ -54,9 +61,10 @@ function writeAnswers() {
       <dd>${answer} ${describePrinted(chapter)}<br><i>${chapter.ask}</i> ${chapter.reply}</dd>`;
   });
   const minutes = CHAPTERS.reduce((sum, chapter) => sum + (chapter.minutes ?? 0), 0);
-  page.innerHTML = `<h2>Answers</h2><dl>${items.join("")}</dl>
-    <p class="teacher">For the teacher: ${minutes} minutes for all chapters; the last two
-      are good homework.</p>`;
+  page.innerHTML = `<h2>Answers</h2>
+    <p class="teacher">For the teacher: ${minutes} minutes for all chapters; the last two are good
+      homework.</p>
+    <dl>${items.join("")}</dl>`;
   return page;
 }
 

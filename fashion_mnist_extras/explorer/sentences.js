@@ -22,6 +22,9 @@ function addRounded(values) {
 
 /** Return a number above zero with three digits: as 0.0123, 12,300 or 1.23 × 10⁻⁵. */
 function threeDigits(value) {
+  if (value === Infinity) {
+    return "∞";
+  }
   const [mantissa, exponent] = value.toExponential(2).split("e");
   if (exponent < -3 || exponent > 5) {
     return `${mantissa} × 10${raised(exponent)}`;
@@ -57,7 +60,7 @@ const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`
 
 const countEpochs = (epoch) => `${Number(epoch.toFixed(2))} epoch${epoch === 1 ? "" : "s"}`;
 
-const countPixels = (count) => `${count} pixel${count === 1 ? "" : "s"}`;
+const countOf = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 
 /** Say when a network learned, from its accuracies at these epochs; chance is that of guessing. */
 function describeLearning(name, accuracies, epochs, chance) {

@@ -149,10 +149,10 @@ function writeWeightInputs() {
 function readKernel() {
   const typed = [...document.querySelectorAll("#kernel input")].map((input) => {
     const value = Number(input.value.replace("−", "-").replace(",", ".") || NaN);
-    input.ariaInvalid = Number.isNaN(value);
+    input.ariaInvalid = !isWeight(value);
     return value;
   });
-  if (!typed.some(Number.isNaN)) {
+  if (typed.every(isWeight)) {
     state.kernel = typed;
     update();
   }
@@ -460,8 +460,8 @@ function drawShifted() {
     paintMap(element(`map-${k}`), trainedLayers(values)[5], shownChannel);
   });
   element("far").value = Math.round(far / DATA.shiftStep);
-  element("far-text").textContent = countPixels(far);
-  element("far").ariaValueText = countPixels(far);
+  element("far-text").textContent = countOf(far, "pixel");
+  element("far").ariaValueText = countOf(far, "pixel");
   element("verdict").innerHTML = NAMES.map(judge).join(" &nbsp; ");
   const lost = brightnessLost();
   const gone = lost > 0.005 ? `${percent(lost, 0)} of the brightness has left the image. ` : "";
@@ -482,7 +482,8 @@ function paintUnit(canvas, image) {
 
 function describeExample() {
   const far = searched.length * DATA.shiftStep;
-  return `This image was searched for: shifted by ${countPixels(far)}, only the CNN still recognizes it.`;
+  return `This image was searched for: shifted by ${countOf(far, "pixel")}, only the CNN still
+    recognizes it.`;
 }
 
 /** Say what a network answers to the shifted image, and whether that is right. */

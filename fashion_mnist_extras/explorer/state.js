@@ -53,7 +53,7 @@ function address() {
  */
 function setAddress(change, hash) {
   try {
-    history[change](null, "", hash);
+    history[change]({ isChosen: followed.isChosen }, "", hash);
   } catch (error) {
     if (error.name !== "SecurityError") {
       throw error;
@@ -70,23 +70,28 @@ function writeAddress() {
 /** Return a value as an index below count: the nearest one, 0 for what is no number. */
 const clampIndex = (value, count) => Math.max(0, Math.min(count - 1, Math.floor(value) || 0));
 
+/** Whether a number can be set as a weight: larger ones could not be printed. */
+const isWeight = (value) => Math.abs(value) < 100;
+
 function numbersIn(said, name, separator) {
   const texts = (said.get(name) ?? "").split(separator);
-  return texts.map((text) => Math.trunc(text) || 0);
+  return texts.map((text) => Math.max(-999, Math.min(999, Math.trunc(text) || 0)));
 }
 
-/** Take over what an address says; what it does not say is as the chapter begins. */
-function readAddress(hash = location.hash) {
+/**
+ * Take over what an address says; what it does not say is as the chapter begins. A link chooses the
+ * image that is followed; an address that the page itself has written does not.
+ */
+function readAddress(hash, isLink = false) {
   const said = new URLSearchParams(hash.slice(1));
   openChapter(findAddressed(said));
-  readImage(said);
+  readImage(said, isLink);
   if (said.has("step")) {
     state.moment = clampIndex(said.get("step"), LAST + 1);
   }
   if (said.has("weights") && thisChapter().id === "convolution") {
     const weights = said.get("weights").split(",").map(Number);
-    const isWhole = weights.length === 9 && weights.every(Number.isFinite);
-    state.kernel = isWhole ? weights : null;
+    state.kernel = weights.length === 9 && weights.every(isWeight) ? weights : null;
   }
   compute(); // layers, so that a point can be checked
   readPoint(said);
@@ -115,11 +120,14 @@ function findAddressed(said) {
   return Math.max(0, findChapter(numbered[name - 1] ?? name));
 }
 
-function readImage(said) {
+function readImage(said, isLink) {
+  const index = clampIndex(said.get("image"), labels.length);
   if (said.get("image") === "square") {
     setImage(drawSquare(), -1, SQUARE);
-  } else if (said.has("image")) {
-    follow(clampIndex(said.get("image"), labels.length));
+  } else if (said.has("image") && isLink) {
+    follow(index);
+  } else if (said.has("image") && thisChapter().isApart) {
+    choose(index);
   }
   if (said.has("shift")) {
     state.shift = numbersIn(said, "shift", ",").concat(0).slice(0, 2);
