@@ -100,7 +100,7 @@ def measure(folder: Path, screenshot: Path | None) -> None:
         if screenshot:
             metrics |= {"width": 1366, "height": 625}
             driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-            driver.get(f"{address}?screenshot#chapter=4")
+            driver.get(f"{address}?screenshot#chapter=convolution")
             driver.execute_async_script("setTimeout(arguments[0], 3000)")
             screenshot.write_bytes(base64.b64decode(driver.get_screenshot_as_base64()))
     finally:

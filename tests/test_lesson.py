@@ -417,29 +417,29 @@ def test_one_guesses_before_the_answers_are_shown(explorer):
     assert 0.4 <= sum(wrong) / len(wrong) <= 0.6, "a guess is not won by construction"
 
 
-def test_a_mistake_that_mirroring_mends_is_mirrored(explorer, trained):
+def test_a_mistake_that_mirroring_fixes_is_mirrored(explorer, trained):
     data = explorer.data
     described = data["networks"]["TinyVGG"]
     images = torch.tensor(explorer.run("return [...imageBytes]")).reshape(-1, 1, 28, 28) / 255
     labels = torch.tensor(data["labels"])
     with torch.inference_mode():
         mirrored = trained[1].network.eval()(images.flip(3)).softmax(dim=1)
-    is_mended = (torch.tensor(described["predictions"]) != labels) & (
+    is_fixed = (torch.tensor(described["predictions"]) != labels) & (
         mirrored.argmax(dim=1) == labels
     )
-    assert set(described["mended"]) == set(is_mended.nonzero().flatten().tolist())
-    shares = mirrored[described["mended"], labels[described["mended"]]]
+    assert set(described["fixedByMirroring"]) == set(is_fixed.nonzero().flatten().tolist())
+    shares = mirrored[described["fixedByMirroring"], labels[described["fixedByMirroring"]]]
     assert shares.diff().max() <= 0, "the clearest comes first"
     explorer.open_chapter("mistakes")
-    assert explorer.state("image") == described["mended"][0]
+    assert explorer.state("image") == described["fixedByMirroring"][0]
     guess(explorer, 0)
     explorer.click("mirror")
     truth = explorer.run("return classes[truth]")
     assert f"Mirrored, TinyVGG answers {truth}" in explorer.text("mirrored")
-    assert torch.equal(explorer.image, images[described["mended"][:1]].flip(3))
+    assert torch.equal(explorer.image, images[described["fixedByMirroring"][:1]].flip(3))
     explorer.click("mirror")
     assert explorer.text("mirrored") == ""
-    others = [k for k in explorer.run("return GUESSED") if k not in described["mended"]]
+    others = [k for k in explorer.run("return GUESSED") if k not in described["fixedByMirroring"]]
     explorer.run("choose(arguments[0]); update()", others[0])
     guess(explorer, 0)
     assert not explorer.element("mirror").is_displayed()

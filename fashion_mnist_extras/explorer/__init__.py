@@ -136,7 +136,7 @@ def build_page(
                 **describe_curves(result.history, moments[name]),
                 "confusion": result.metrics.confusion_matrix.tolist(),
                 "predictions": result.test_logits.argmax(dim=1)[sample].tolist(),
-                "mended": find_mended(result, test_set.images, sample),
+                "fixedByMirroring": find_fixed_by_mirroring(result, test_set.images, sample),
                 "shiftAccuracy": evidence["shift_accuracy"][name],
                 "shiftedImages": evidence["images"],
                 # So that the page can verify its own computation.
@@ -250,16 +250,18 @@ def describe_training(network: nn.Module, snapshots: Sequence[Snapshot]) -> dict
     }
 
 
-def find_mended(result: program.TrainedNetwork, images: Tensor, sample: Tensor) -> list[int]:
-    """Return which of the sample's mistakes mirroring mends, the clearest first."""
+def find_fixed_by_mirroring(
+    result: program.TrainedNetwork, images: Tensor, sample: Tensor
+) -> list[int]:
+    """Return which of the sample's mistakes mirroring fixes, the clearest first."""
     labels = result.test_labels[sample]
     logits = program.predict_logits(result.network, images[sample].flip(-1)).to(labels.device)
-    is_mended = (result.test_logits[sample].argmax(dim=1) != labels) & (
+    is_fixed = (result.test_logits[sample].argmax(dim=1) != labels) & (
         logits.argmax(dim=1) == labels
     )
     shares = logits.softmax(dim=1)[torch.arange(len(labels)), labels]
-    mended = is_mended.nonzero().flatten()
-    return mended[shares[mended].argsort(descending=True)].tolist()
+    fixed = is_fixed.nonzero().flatten()
+    return fixed[shares[fixed].argsort(descending=True)].tolist()
 
 
 def predict_all_shifts(network: nn.Module, images: Tensor, step: int) -> list[list[int]]:

@@ -107,7 +107,7 @@ function startPlaying() {
   }
   element("play-training").ariaPressed = true;
   element("play-training").textContent = "stop";
-  playing = setInterval(playMoment, isStill.matches ? 2000 : 700);
+  playing = setInterval(playMoment, reducedMotion.matches ? 2000 : 700);
   update();
 }
 

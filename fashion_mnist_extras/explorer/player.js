@@ -3,7 +3,7 @@
 let played = null; // the map's values so far, row by row; NaN where the window has not been
 let walking = null; // the timer that moves the window on
 let cameFrom = null; // what was pointed at before the window began to slide
-const isStill = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** Stop, and discard the map that was being filled. */
 function stopWindow() {
@@ -22,7 +22,7 @@ function pauseWindow() {
  * Return, for each place of a layer, 1 where something of the image is there or beside it:
  * elsewhere nothing happens.
  */
-function hasImage({ height, width }) {
+function markImage({ height, width }) {
   const there = new Uint8Array(height * width);
   pixels.forEach((value, k) => {
     if (!value) {
@@ -42,7 +42,7 @@ function hasImage({ height, width }) {
 /** Begin with an empty map, but for the places where nothing of the image is. */
 function beginSliding() {
   const [l, channel] = state.point;
-  const there = hasImage(layers[l]);
+  const there = markImage(layers[l]);
   cameFrom = state.point;
   played = mapOf(layers[l], channel).map((value, k) => (there[k] ? NaN : value));
 }
@@ -69,7 +69,7 @@ function nextValue() {
  * Compute the next values, as many as let the window slide over the whole map in some five seconds.
  */
 function nextValues() {
-  const places = hasImage(layers[state.point[0]]).reduce((sum, isThere) => sum + isThere, 0);
+  const places = markImage(layers[state.point[0]]).reduce((sum, isThere) => sum + isThere, 0);
   let last = -1;
   for (let k = 0; k < Math.max(1, Math.ceil(places / 120)); k++) {
     const next = nextValue();
@@ -117,7 +117,7 @@ element("play-window").onclick = () => {
   }
   forgetFullMap();
   element("play-window").textContent = "stop";
-  if (isStill.matches) {
+  if (reducedMotion.matches) {
     // Whoever wants no motion sees single places, each for half a second.
     walking = setInterval(() => showValue(nextValue()), 500);
   } else {

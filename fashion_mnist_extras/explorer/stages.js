@@ -252,7 +252,7 @@ function shareStaying() {
     const shift = [state.shift[0] + direction[0], state.shift[1] + direction[1]];
     const weights = weightsOf("TinyVGG", state.moment);
     const after = runTinyVGG(asLayer(render(shift)), weights)[5];
-    const there = hasImage(before);
+    const there = markImage(before);
     before.values.forEach((v, k) => {
       if (there[k % there.length] && v > 0) {
         count++;
@@ -522,14 +522,14 @@ const GUESSED = chooseGuessed();
  * first is a mistake that mirroring mends, if there is one.
  */
 function chooseGuessed() {
-  const { predictions, mended } = DATA.networks.TinyVGG;
+  const { predictions, fixedByMirroring } = DATA.networks.TinyVGG;
   const all = [...labels.keys()];
   const wrong = all.filter((k) => k >= DATA.typical && predictions[k] !== labels[k]);
   if (!wrong.length) {
     return [];
   }
   const right = all.filter((k) => predictions[k] === labels[k]);
-  const first = mended.slice(0, 1);
+  const first = fixedByMirroring.slice(0, 1);
   const others = shuffle(wrong.filter((k) => !first.includes(k)));
   const count = Math.min(others.length, right.length);
   const mixed = shuffle([...others.slice(0, count), ...shuffle(right).slice(0, count)]);
@@ -577,7 +577,7 @@ function drawMistakes() {
   element("told").classList.toggle("waiting", !isGuessed);
   element("next-guess").classList.toggle("waiting", !isGuessed);
   element("guessed").innerHTML = isGuessed ? describeGuessed(guess, indexOfLargest(scores)) : "";
-  const canMend = DATA.networks.TinyVGG.mended.includes(state.image);
+  const canMend = DATA.networks.TinyVGG.fixedByMirroring.includes(state.image);
   element("mirror").hidden = !canMend;
   element("mirror").textContent = state.mirror ? "mirror it back" : "mirror it";
   const answer = nameOf(indexOfLargest(logits("TinyVGG", pixels, LAST)));
