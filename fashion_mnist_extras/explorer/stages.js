@@ -519,7 +519,7 @@ const GUESSED = chooseGuessed();
 
 /**
  * Return the images to guess: TinyVGG's mistakes, and as many that it answers right, mixed. The
- * first is a mistake that mirroring mends, if there is one.
+ * first is a mistake that mirroring fixes, if there is one.
  */
 function chooseGuessed() {
   const { predictions, fixedByMirroring } = DATA.networks.TinyVGG;
