@@ -37,14 +37,14 @@ MINUS = "\N{MINUS SIGN}"
 
 
 class Explorer:
-    """The page, opened, and what a visitor does with it."""
+    """The page, opened when it is first looked at, and what a visitor does with it."""
 
     counter = itertools.count()
 
     def __init__(self, driver: webdriver.Chrome, folder: Path) -> None:
-        self.driver = driver
+        self.browser = driver
         self.folder = folder
-        self.open()
+        self.is_open = False
 
     def open(self, place: str = "#image=0") -> None:
         """Open the page, by default its last part, under an address of its own.
@@ -52,7 +52,14 @@ class Explorer:
         Reloaded it would be as it was left.
         """
         address = (self.folder / "explorer.html").as_uri()
-        self.driver.get(f"{address}?{next(Explorer.counter)}{place}")
+        self.browser.get(f"{address}?{next(Explorer.counter)}{place}")
+        self.is_open = True
+
+    @property
+    def driver(self) -> webdriver.Chrome:
+        if not self.is_open:
+            self.open()
+        return self.browser
 
     @property
     def chapters(self) -> list[str]:
@@ -140,14 +147,17 @@ class Explorer:
         self.run("document.querySelector(`[data-tool=${arguments[0]}]`).click()", tool)
 
     def set_size(self, width: int, height: int, scale: float = 1, **media: str) -> None:
-        """Set the size of the page in CSS pixels, each scale x scale pixels of the screen."""
+        """Set the size of the page in CSS pixels, each scale x scale pixels of the screen.
+
+        It is opened anew when it is next looked at.
+        """
         metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         features = [
             {"name": name.replace("_", "-"), "value": value} for name, value in media.items()
         ]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        self.open()
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        self.is_open = False
 
     @property
     def image(self) -> Tensor:

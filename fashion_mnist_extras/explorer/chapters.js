@@ -12,10 +12,10 @@ const ARROW = '<span class="arrow">→</span>';
 /**
  * Return the chapters in their order. Of each: id, title, text, question and answer (a text, or a
  * function of the state); stage, the HTML of its picture; here, the places of the network that it
- * is about; and for the teacher, minutes, what to ask and
- * what to expect. May have: controls, moment (of
- training), tool (what a pointer does on the image), isApart (it has images of its own), setUp and
- * settle (of the state), ready (once, when its HTML stands), frame (on the image), draw.
+ * is about; and for the teacher, minutes, what to ask and what to expect. May have: controls, keys,
+ * moment (of training), tool (what a pointer does on the image), isApart (it has images of its
+ * own), explainsTies (of the MLP's shares), setUp and settle (of the state), ready (once, when its
+ * HTML stands), frame (on the image), draw.
  */
 function describeChapters() {
   const chapters = [imageChapter(), convolutionChapter(), poolingChapter(), softmaxChapter()];
@@ -50,8 +50,8 @@ function imageChapter() {
     question: "Which numbers is the background made of?",
     answer: isFashion
       ? "Of 0, or nearly: it is black. The network is given no more than such numbers."
-      : `Dark places are made of numbers near 0, bright ones of numbers near 1. The network is given
-        no more than that.`,
+      : `Dark places are made of numbers near 0, bright ones of numbers near 1. The network is
+        given no more than that.`,
     keys: "PageDown, PageUp, ← and → turn the chapters.",
     stage: `<div class="row">${PICTURE}<div class="column" id="numbers"></div></div>`,
     here: ["image"],
@@ -73,12 +73,10 @@ function convolutionChapter() {
     title: "A convolution looks for a pattern",
     text: [
       `A window of ${by(3, 3)} <i>weights</i> slides over the image. At each place every pixel
-      under it
-      is multiplied by its weight; the products and one more number, the <i>bias</i>, are added
-      up.
-        The sums make a map, called a <i>channel</i>: brown is above zero, purple below. Outside
-        the image it reads 0 (<i>padding</i>). Click on the image to move the window, or change a
-        weight.`,
+        under it is multiplied by its weight; the products and one more number, the <i>bias</i>,
+        are added up. The sums make a map, called a <i>channel</i>: brown is above zero, purple
+        below. Outside the image it sees 0 (<i>padding</i>). Click on the image to move the window,
+        or change a weight.`,
     ],
     controls: `<div data-use="player"></div>
       <div class="buttons">
@@ -90,9 +88,8 @@ function convolutionChapter() {
       </div>`,
     question: "Draw a square: where does its map change?",
     answer: `At the edges. Within the square the nine pixels are equal wherever the window stands,
-    and
-      so are the sums. Around it all pixels are 0: the empty background gives the bias alone. Which
-      edges make the sum large, and which small, depends on the weights: other channels find
+      and so are the sums. Around it all pixels are 0: the empty background gives the bias alone.
+      Which edges make the sum large, and which small, depends on the weights: other channels find
       others.`,
     stage: `<div class="row">${PICTURE}
       <div class="column" id="sums"></div>
@@ -126,12 +123,11 @@ function poolingChapter() {
     title: "ReLU and max-pool throw away",
     text: [
       `After each convolution a <i>ReLU</i> turns every number below zero into 0: ReLU 1 does so
-      with the map that you have seen. Convolution 2 slides windows over all ${channels} of
-        that at once, and adds up what they give; ReLU 2 follows. Then a <i>max-pool</i> keeps the
+        with the map that you have seen. Convolution 2 slides windows over all ${channels} of that
+        at once, and adds up what they give; ReLU 2 follows. Then a <i>max-pool</i> keeps the
         largest number of each ${by(2, 2)} square: the map is half as wide and half as high, so
-        there is
-        less to calculate with, and less that depends on the exact place. Click on a map to look at
-        other squares.`,
+        there is less to calculate with, and less that depends on the exact place. Click on a map
+        to look at other squares.`,
     ],
     question: "What is lost?",
     answer: () => describeStaying(thing, shareStaying()),
@@ -156,16 +152,11 @@ function softmaxChapter() {
     title: "From numbers to an answer",
     text: [
       `After two more convolutions and a max-pool, ${by(H >> 2, W >> 2)} places are left in each
-      map. Each of them depends on
-        ${seen} pixels. For every class the last layer multiplies
-      all these numbers by
-        weights and adds up: the class's score, its <i>logit</i> z. <i>Softmax</i> turns scores into
-        <i>shares</i>, e<sup>z</sup> (e is 2.718…) divided by the sum of all of them: how sure the
-        network
-        is
-        of each class; together they are 100&nbsp;%. Choose a class: brown places raise its score,
-        purple
-        ones lower it.`,
+        map. Each of them depends on ${seen} pixels. For every class the last layer multiplies all
+        these numbers by weights and adds up: the class's score, its <i>logit</i> z. <i>Softmax</i>
+        turns scores into <i>shares</i>, e<sup>z</sup> (e is 2.718…) divided by the sum of all of
+        them: how sure the network is of each class; together they are 100&nbsp;%. Choose a class:
+        brown places raise its score, purple ones lower it.`,
     ],
     question: "What if one logit grows by 1?",
     answer: `Its e<sup>z</sup> becomes 2.718 times as large. Its share grows by less, since the sum
@@ -190,7 +181,7 @@ function softmaxChapter() {
 function untrainedChapter() {
   const beside = hasMLP
     ? ` Beside it now is an <i>MLP</i> (multilayer perceptron), the plainest kind of network (more
-    of it in chapter 7).`
+      of it in chapter 7).`
     : "";
   return {
     id: "untrained",
@@ -224,11 +215,10 @@ function learningChapter() {
         nearly the whole share. In each <i>step</i> the network answers for some training images.
         For each weight, calculus tells from the loss’s <i>gradient</i> which direction makes the
         answers less wrong; the weight moves a little that way, and the <i>learning rate</i> sets
-        how far.
-        One pass over all training images is an <i>epoch</i>.`,
+        how far. One pass over all training images is an <i>epoch</i>.`,
       `Play the training, or drag. <i>Accuracy</i> is the share of right answers. Solid: test
-      images, which the network never trains on. Dashed:
-      training images, measured while it was still learning, so a little behind.`,
+        images, which the network never trains on. Dashed: training images, measured while it was
+        still learning, so a little behind.`,
     ],
     question: "When is most of it learned?",
     answer: describeLearning("TinyVGG", accuracies, epochs, shareOfLargestClass()),
@@ -267,11 +257,10 @@ function shiftChapter() {
     title: "Why the CNN, and not the MLP",
     text: [
       `TinyVGG is a <i>convolutional neural network</i>, a CNN. The MLP has no windows: it
-      multiplies each pixel by a weight of its own and adds up, in each of
-        its <i>hidden units</i> (there are ${units}); the weights of one lie over the image. Shift
-        the ${thing}, and its pixels meet
-        other weights: the sum changes. TinyVGG's windows go everywhere, so its maps shift along.
-        With the biases, the MLP has ${own} weights, TinyVGG ${other}.`,
+        multiplies each pixel by a weight of its own and adds up, in each of its <i>hidden
+        units</i> (there are ${units}); the weights of one lie over the image. Shift the ${thing},
+        and its pixels meet other weights: the sum changes. TinyVGG's windows go everywhere, so its
+        maps shift along. With the biases, the MLP has ${own} weights, TinyVGG ${other}.`,
     ],
     controls: `<div class="buttons"><label for="far">shift</label>
         <input id="far" type="range" min="0" max="6" step="1">
@@ -279,9 +268,8 @@ function shiftChapter() {
       <p id="verdict" aria-live="polite"></p>`,
     question: "Why does TinyVGG fail too, further out?",
     answer: `Its last layer is like the MLP: it has a weight for each of the ${by(H >> 2, W >> 2)}
-    places of
-      the last maps, and a pattern that has moved to another place meets other weights. And part of
-      the ${thing} may have left the image.`,
+      places of the last maps, and a pattern that has moved to another place meets other weights.
+      And part of the ${thing} may have left the image.`,
     stage: `<div class="row"><div class="pairs"><span></span><span>in its place</span>
         <span>shifted</span>${rows.join("")}</div>
       <div class="column" id="average">
@@ -309,9 +297,8 @@ function mistakeChapter() {
     title: "Guess first: what is this?",
     isApart: true,
     text: [
-      `TinyVGG answers ${(total - right).toLocaleString("en")} of ${total.toLocaleString("en")} test
-        images wrongly. Here are some of these${alsoRight}. What
-        do you see?`,
+      `TinyVGG answers ${(total - right).toLocaleString("en")} of ${total.toLocaleString("en")}
+        test images wrongly. Here are some of these${alsoRight}. What do you see?`,
     ],
     controls: `<div class="guess" id="guesses"></div><p id="guessed" aria-live="polite"></p>
       <div id="next-guess" class="waiting"><div class="buttons">
@@ -322,11 +309,9 @@ function mistakeChapter() {
     answer: isFashion
       ? `A network knows only what it has seen. Nearly all sneakers of the training images point
         left, so one that points right is new to it: if mirroring helps, a button lets you try it.
-        ${alike}, too. And some labels, which people gave, are open to
-        dispute.`
+        ${alike}, too. And some labels, which people gave, are open to dispute.`
       : `${alike}, and some labels, which people gave, may be wrong. A network knows only what it
-      has
-        seen: what is shown another way than in the training images is new to it.`,
+        has seen: what is shown another way than in the training images is new to it.`,
     stage: `<div class="row">${PICTURE}
       <div class="column" id="told"><div data-use="answers"></div></div></div>`,
     here: ["shares"],
@@ -351,21 +336,19 @@ function photographChapter() {
       isFashion
         ? `Choose a photograph of one garment, upright, on a plain background of another colour, or
           drop it on this page. It is cut out, reduced to ${by(28, 28)} pixels and made light on
-          black,
-          like every image the networks have seen. It stays on your computer.`
-        : `Choose an image file. It is reduced to ${by(H, W)} pixels, like every image the
-        networks have seen. It stays on your computer.`,
+          black, like every image the networks have seen. It stays on your computer.`
+        : `Choose an image file. It is reduced to ${by(H, W)} pixels, like every image the networks
+          have seen. It stays on your computer.`,
       "From then on it goes through all chapters.",
     ],
     controls: '<div data-use="own"></div>',
     question: "What if the answer is wrong?",
     answer: isFashion
-      ? `Look at what the networks see: a shadow or a pattern behind the garment becomes part of it.
-        They know one kind of picture only, where shoes, for example, point left. And they always
-        choose one of their classes, whatever is shown.`
+      ? `Look at what the networks see: a shadow or a pattern behind the garment becomes part of
+        it. They know one kind of picture only, where shoes, for example, point left. And they
+        always choose one of their classes, whatever is shown.`
       : `The networks have seen one kind of picture only. And they always choose one of their
-      classes,
-        whatever is shown.`,
+        classes, whatever is shown.`,
     stage: `<div class="row"><figure class="column" id="original">
         <canvas class="square" id="photo" role="img" aria-label="The photograph"></canvas>
         <figcaption>the photograph</figcaption></figure>

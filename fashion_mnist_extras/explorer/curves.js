@@ -3,10 +3,10 @@
 /**
  * Return curves in HTML: a legend, and a figure below it.
  *
- * Each of lines is {name, label, values, isDashed, hasKey}: its colour is that of the network
- * called name; values are as many as ticks, the texts below the figure, and null where they are not known.
- * The legend gives the values at the tick of index now. range is "share" for values in [0, 1],
- * or "loss" for values from 0 on.
+ * Each of lines is {name, label, values, isDashed, hasKey}. Its colour is that of the network of
+ * this name; values are as many as ticks, the texts below the figure, and null where they are not
+ * known; without a key it is not in the legend, which gives the values at the tick of index now.
+ * range is "share" for values in [0, 1], or "loss" for values from 0 on.
  */
 function drawCurves(options) {
   const { title, lines, ticks, now, width = 470, height = 190, axis = "" } = options;

@@ -107,8 +107,8 @@ function explainConvolution([l, channel, y, x], title) {
 }
 
 /**
- * Return one row of an explanation in HTML: window × weights = products, and their sum if there are
- * more rows.
+ * Return one row of an explanation in HTML: window × weights = products, and their sum if there
+ * are more rows.
  */
 function writeProducts({ seen, kernel, products, roundedSum }, c, input, scales) {
   const isImage = input.kind === "input";

@@ -78,7 +78,14 @@ function point(target, isSliding = false) {
 // ---- Chapters -----------------------------------------------------------------------------------
 // What is used in several chapters has its home in the last one, and moves to where it is needed.
 const SHARED = [
-  ...["picture", "moment", "thumbnails", "answers", "player", "close-up", "softmax-box", "own"],
+  "picture",
+  "moment",
+  "thumbnails",
+  "answers",
+  "player",
+  "close-up",
+  "softmax-box",
+  "own",
   "way",
 ];
 const homes = new Map();
@@ -430,8 +437,7 @@ writeChapters();
 warnOfEdited();
 prepareEverything();
 window.onhashchange = () => readAddress(location.hash, history.state === null);
-readAddress(location.hash, true);
-followed.isChosen = history.state?.isChosen ?? location.hash.includes("image=");
+readAddress(location.hash, history.state?.isChosen ?? true); // reloaded, or opened by a link
 window.onresize = show;
 matchMedia("(prefers-color-scheme: dark)").onchange = show;
 window.explorer = {

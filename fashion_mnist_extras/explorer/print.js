@@ -58,7 +58,7 @@ function writeAnswers() {
   const items = CHAPTERS.slice(0, -1).map((chapter, index) => {
     const answer = articleOf(chapter).querySelector("details p").innerHTML;
     return `<dt>${index + 1}. ${chapter.question}</dt>
-      <dd>${answer} ${describePrinted(chapter)}<br><i>${chapter.ask}</i> ${chapter.reply}</dd>`;
+      <dd>${answer} ${describePrinted(chapter, index)}<br><i>${chapter.ask}</i> ${chapter.reply}</dd>`;
   });
   const minutes = CHAPTERS.reduce((sum, chapter) => sum + (chapter.minutes ?? 0), 0);
   page.innerHTML = `<h2>Answers</h2>
@@ -69,11 +69,12 @@ function writeAnswers() {
 }
 
 /** Say what is on the picture that is guessed. */
-function describePrinted({ id }) {
+function describePrinted({ id }, index) {
   if (id !== "mistakes") {
     return "";
   }
-  const [first] = GUESSED;
-  const answer = DATA.networks.TinyVGG.predictions[first];
-  return `The picture is labelled ${nameOf(labels[first])}; TinyVGG answers ${nameOf(answer)}.`;
+  const view = new URLSearchParams(recallView(index).slice(1));
+  const image = Number(view.get("image") ?? GUESSED[0]);
+  const answer = DATA.networks.TinyVGG.predictions[image];
+  return `The picture is labelled ${nameOf(labels[image])}; TinyVGG answers ${nameOf(answer)}.`;
 }

@@ -577,8 +577,8 @@ function drawMistakes() {
   element("told").classList.toggle("waiting", !isGuessed);
   element("next-guess").classList.toggle("waiting", !isGuessed);
   element("guessed").innerHTML = isGuessed ? describeGuessed(guess, indexOfLargest(scores)) : "";
-  const canMend = DATA.networks.TinyVGG.fixedByMirroring.includes(state.image);
-  element("mirror").hidden = !canMend;
+  const canFix = DATA.networks.TinyVGG.fixedByMirroring.includes(state.image);
+  element("mirror").hidden = !canFix;
   element("mirror").textContent = state.mirror ? "mirror it back" : "mirror it";
   const answer = nameOf(indexOfLargest(logits("TinyVGG", pixels, LAST)));
   element("mirrored").innerHTML = state.mirror ? `Mirrored, TinyVGG answers <b>${answer}</b>.` : "";

@@ -1,5 +1,4 @@
-// The state of the page. It stands in its address, but for drawings, guesses and images of one's
-// own.
+// The state of the page: it stands in its address, but for drawings, guesses and one's own images.
 
 // What stands for an image that is not one of the stored ones.
 const OWN = -1; // from a file, or drawn
@@ -100,8 +99,16 @@ function readAddress(hash, isLink = false) {
 
 // The chapters as they were once numbered, in the addresses that teachers have noted.
 const NUMBERED = [
-  ...["image", "untrained", "learning", "convolution", "pooling"],
-  ...["softmax", "shifts", "mistakes", "photograph", "everything"],
+  "image",
+  "untrained",
+  "learning",
+  "convolution",
+  "pooling",
+  "softmax",
+  "shifts",
+  "mistakes",
+  "photograph",
+  "everything",
 ];
 
 /**
@@ -122,7 +129,7 @@ function findAddressed(said) {
 
 function readImage(said, isLink) {
   const index = clampIndex(said.get("image"), labels.length);
-  if (said.get("image") === "square") {
+  if (said.get("image") === "square" && thisChapter().id === "convolution") {
     setImage(drawSquare(), -1, SQUARE);
   } else if (said.has("image") && isLink) {
     follow(index);

@@ -1,8 +1,19 @@
 // The whole network in one picture: the way of the image through TinyVGG, and where we are.
 
 const PLACES_ON_WAY = [
-  ...["image", "conv 1", "ReLU 1", "conv 2", "ReLU 2", "max-pool 1"],
-  ...["conv 3", "ReLU 3", "conv 4", "ReLU 4", "max-pool 2", "logits", "shares"],
+  "image",
+  "conv 1",
+  "ReLU 1",
+  "conv 2",
+  "ReLU 2",
+  "max-pool 1",
+  "conv 3",
+  "ReLU 3",
+  "conv 4",
+  "ReLU 4",
+  "max-pool 2",
+  "logits",
+  "shares",
 ];
 
 function writeWay() {
