@@ -57,8 +57,9 @@ function writeAnswers() {
   page.className = "printed-answers";
   const items = CHAPTERS.slice(0, -1).map((chapter, index) => {
     const answer = articleOf(chapter).querySelector("details p").innerHTML;
+    const asked = `<i>${chapter.ask}</i> ${chapter.reply}`;
     return `<dt>${index + 1}. ${chapter.question}</dt>
-      <dd>${answer} ${describePrinted(chapter, index)}<br><i>${chapter.ask}</i> ${chapter.reply}</dd>`;
+      <dd>${answer} ${describePrinted(chapter, index)}<br>${asked}</dd>`;
   });
   const minutes = CHAPTERS.reduce((sum, chapter) => sum + (chapter.minutes ?? 0), 0);
   page.innerHTML = `<h2>Answers</h2>
