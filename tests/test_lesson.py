@@ -449,6 +449,62 @@ def test_a_mistake_that_mirroring_fixes_is_mirrored(explorer, trained):
     assert not explorer.element("mirror").is_displayed()
 
 
+def test_of_the_max_pool_it_is_said_how_much_a_shift_by_a_pixel_leaves(explorer, trained):
+    explorer.open_chapter("pooling")
+    explorer.run("document.querySelector('article:not([hidden]) summary').click()")
+    answer = "article:not([hidden]) details p"
+    wait_for(lambda: explorer.text_of(answer))
+    image = explorer.image
+    with torch.inference_mode():
+        pooled = trained[1].network.conv_block_1(image)[0]
+        shown = (image[0, 0] > 0).nonzero().tolist()
+        there = torch.zeros(14, 14, dtype=torch.bool)
+        for y, x in shown:
+            there[max(0, y // 2 - 1) : y // 2 + 2, max(0, x // 2 - 1) : x // 2 + 2] = True
+        counted = there & (pooled > 0)
+        stays = []
+        for right, down in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            shifted = F.pad(image, (right, -right, down, -down))
+            difference = trained[1].network.conv_block_1(shifted)[0] - pooled
+            stays.append(difference.abs()[counted] < 1e-4)
+    share = 100 * torch.cat(stays).float().mean().item()
+    assert 5 < share < 95
+    said = re.search(r"(\d+)\s% stay exactly", explorer.text_of(answer))[1]
+    assert float(said) == pytest.approx(share, abs=0.51)
+
+
+def test_equal_shares_of_the_mlp_are_explained_where_there_are_some(explorer, trained):
+    explorer.open_chapter("learning")
+    counts = set()
+    for image in range(10):
+        explorer.run("follow(arguments[0]); state.moment = LAST; update()", image)
+        zeros = int((logits_of(trained[0], explorer.image) == 0).sum())
+        counts.add(zeros)
+        found = re.search(r"(\d+) equal shares", explorer.text("ties"))
+        assert (int(found[1]) if found else 1) == max(1, zeros)
+    assert max(counts) > 1
+    explorer.run("turnTo(findChapter('photograph'))")
+    assert explorer.text("ties") == ""
+
+
+def test_the_strip_of_the_whole_network_frames_where_the_lesson_is(explorer):
+    explorer.open_chapter("image")
+    script = """return [...document.querySelectorAll("article:not([hidden]) #way li")]
+        .filter(({ ariaCurrent }) => ariaCurrent).map(({ title }) => title)"""
+    expected = {
+        "image": ["image"],
+        "convolution": ["conv 1"],
+        "pooling": ["conv 2", "ReLU 2", "max-pool 1"],
+        "softmax": ["logits", "shares"],
+        "shifts": ["max-pool 1"],
+    }
+    for number, name in enumerate(explorer.chapters[:-1]):
+        explorer.run("turnTo(arguments[0])", number)
+        framed = explorer.run(script)
+        assert framed == expected.get(name, framed)
+        assert len(framed) == 13 if name in ("untrained", "learning") else 1 <= len(framed) < 13
+
+
 FOLLOWING = ("image", "convolution", "pooling", "softmax", "untrained", "learning", "shifts")
 
 

@@ -1,6 +1,5 @@
-// The last chapter: all tools at hand. Here are the classes to ask about, what stands below the
-// maps
-// (occlusion, shifts, the MLP's hidden units, softmax, confusion matrices), and images to choose.
+// The last chapter: all tools at hand. Here are the classes to ask about, the images to choose, and
+// what stands below the maps: occlusion, shifts, the MLP's units, softmax, confusion matrices.
 
 /** Write what does not change. */
 function prepareEverything() {
@@ -52,10 +51,7 @@ function askClass(k, clicked) {
 // ---- Work in slices: what takes long lets the page go on ----------------------------------------
 const running = {};
 
-/**
- * Run the steps of a generator, some milliseconds at a time; a later task of the same name replaces
- * it.
- */
+/** Run a generator, some milliseconds at a time; a later task of the same name replaces it. */
 function inSlices(name, steps, draw) {
   clearTimeout(running[name]);
   const work = () => {
@@ -161,10 +157,7 @@ function startShiftMap() {
   inSlices("shifts", tryShifts(), () => figures.forEach(drawShifts));
 }
 
-/**
- * Return, for networks that the page does not compute, whether they are right: for some images,
- * unchanged.
- */
+/** Return whether networks that the page does not compute are right, for some unchanged images. */
 function findKnownShifts() {
   const known = {};
   const isUnchanged = !strokes.length && !state.mirror && !state.turn && state.moment === LAST;

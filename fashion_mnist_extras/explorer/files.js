@@ -123,16 +123,10 @@ function sayOfFile(text, isError = true) {
 function refuseFile(text) {
   photograph = null;
   ownImage = null;
-  const isPhotograph = thisChapter().id === "photograph";
   if (followed.index === OWN) {
-    followed = {
-      ...followed,
-      values: storedImage(EXAMPLE),
-      label: labels[EXAMPLE],
-      index: EXAMPLE,
-    };
+    followExample();
   }
-  if (isPhotograph) {
+  if (thisChapter().id === "photograph") {
     showFollowed(thisChapter());
   }
   update();

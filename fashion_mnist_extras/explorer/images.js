@@ -7,12 +7,8 @@ let pixels; // what the networks see
 let layers; // what TinyVGG makes of it
 
 // One image goes through all chapters, until another is chosen.
-let followed = {
-  values: storedImage(EXAMPLE),
-  label: labels[EXAMPLE],
-  index: EXAMPLE,
-  isChosen: false,
-};
+let followed = null;
+followExample();
 
 function setImage(values, label, index) {
   original = values;
@@ -26,6 +22,12 @@ function setImage(values, label, index) {
   for (const button of document.querySelectorAll(".thumbnails button")) {
     button.ariaPressed = Number(button.dataset.image) === index;
   }
+}
+
+/** Let all chapters follow the example, as if none had been chosen. */
+function followExample() {
+  const values = storedImage(EXAMPLE);
+  followed = { values, label: labels[EXAMPLE], index: EXAMPLE, isChosen: false };
 }
 
 /** Show a stored image, here and now. */
@@ -66,8 +68,10 @@ function originOf(y, x, [dx, dy] = state.shift) {
   const sin = Math.sin(angle);
   const right = x - (W - 1) / 2 - dx; // from the middle
   const down = y - (H - 1) / 2 - dy;
+  const row = cos * down - sin * right;
   const column = cos * right + sin * down;
-  return [cos * down - sin * right + (H - 1) / 2, (state.mirror ? -column : column) + (W - 1) / 2];
+  const unmirrored = state.mirror ? -column : column;
+  return [row + (H - 1) / 2, unmirrored + (W - 1) / 2];
 }
 
 /**

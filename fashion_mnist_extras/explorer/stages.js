@@ -158,10 +158,7 @@ function readKernel() {
   }
 }
 
-/**
- * Show the drawn square, or again the image that all chapters follow; the window stays in its
- * place.
- */
+/** Show the drawn square, or again the image that is followed; the window stays in its place. */
 function toggleSquare() {
   const kept = state.point;
   if (state.image === SQUARE) {
@@ -539,7 +536,7 @@ function chooseGuessed() {
 /** Return indices in another order, which is the same each time. */
 function shuffle(indices) {
   const keyOf = (k) => (k * 7919) % 1009;
-  return indices.toSorted((a, b) => keyOf(a) - keyOf(b));
+  return [...indices].sort((a, b) => keyOf(a) - keyOf(b));
 }
 
 function prepareMistakes() {

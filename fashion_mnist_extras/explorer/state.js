@@ -111,10 +111,7 @@ const NUMBERED = [
   "everything",
 ];
 
-/**
- * Return the chapter that an address names. One that names none means the last, an unknown the
- * first.
- */
+/** Return the chapter that an address names: the last for none, the first for an unknown one. */
 function findAddressed(said) {
   const name = said.get("chapter");
   if (name === null) {
