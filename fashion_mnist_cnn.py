@@ -2,7 +2,7 @@
 
     python fashion_mnist_cnn.py                 # train both, compare, draw, save (about a minute)
     python fashion_mnist_cnn.py --images DIR    # train on your own images, one folder per class
-    python fashion_mnist_cnn.py --networks resnet --epochs 20 --augment   # the best (15 minutes)
+    python fashion_mnist_cnn.py --networks resnet --epochs 20 --augment   # the best (18 minutes)
     python fashion_mnist_cnn.py --predict FILE  # classify an image with the best network saved
     python fashion_mnist_cnn.py --help          # every option with its default
 
@@ -563,98 +563,57 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        weights = []
-        biases = []
-        for parameter in parameters:
-            if not parameter.requires_grad:
-                continue
-            if parameter.dim() > 1:
-                weights.append(parameter)
-            else:
-                biases.append(parameter)
-        self.output_weights = weights[-1:]
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        weights = [parameter for parameter in trainable if parameter.dim() > 1]
+        biases = [parameter for parameter in trainable if parameter.dim() <= 1]
         groups = [
             {"params": weights[:-1], "lr": lr},
-            {"params": [*self.output_weights, *biases], "lr": 0.4 * lr},
+            {"params": weights[-1:] + biases, "lr": 0.4 * lr},
         ]
         super().__init__(groups, {})
-        self.share_with_adam()
-
-    def share_with_adam(self) -> None:
-        """Give Adam its group, so that rates and states are in one scheduler and state dict."""
         self.adam = torch.optim.Adam(self.param_groups[1:], betas=(0.9, 0.99), fused=True)
-        self.adam.state = self.state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.share_with_adam()
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Change all weights by their gradients."""
         hidden, others = self.param_groups
-        by_rows: dict[int, list[nn.Parameter]] = {}  # one product for all with as many outputs
         for weights in hidden["params"]:
-            by_rows.setdefault(len(weights), []).append(weights)
-        for rows, group in by_rows.items():
-            gradients = stack_gradients(group)
-            state = self.state[group[0]]
+            if weights.grad is None:
+                continue
+            state = self.state[weights]
             if not state:
-                state["momentum"] = torch.zeros_like(gradients)
-            momentum = state["momentum"].mul_(0.9).add_(gradients)
-            updates = orthogonalize(gradients.add_(momentum, alpha=0.9))  # Nesterov's
-            for weights, update in zip(group, updates, strict=True):
-                if weights.grad is None:
-                    continue
-                columns = weights[0].numel()
-                rate = hidden["lr"] * math.sqrt(max(1, rows / columns))
-                channels_last = update[:, :columns].view(weights.movedim(1, -1).shape)
-                weights.mul_(1 - 0.05 * hidden["lr"])
-                weights.sub_(channels_last.movedim(-1, 1), alpha=rate)
-        for weights in self.output_weights:
-            if weights.grad is not None:
-                weights.mul_(1 - 0.05 * others["lr"])
+                state["momentum"] = torch.zeros_like(weights)
+            momentum = state["momentum"].mul_(0.9).add_(weights.grad)
+            update = weights.grad.add(momentum, alpha=0.9).flatten(1)  # Nesterov's
+            direction = orthogonalize(update).view_as(weights)
+            rows, columns = update.shape
+            weights.mul_(1 - 0.05 * hidden["lr"])
+            weights.sub_(direction, alpha=hidden["lr"] * math.sqrt(max(1, rows / columns)))
+        for parameter in others["params"]:
+            if parameter.dim() > 1 and parameter.grad is not None:
+                parameter.mul_(1 - 0.05 * others["lr"])
+        # At every step: load_state_dict has given this optimizer other groups and another state.
+        self.adam.param_groups = [others]
+        self.adam.state = self.state
         self.adam.step()
 
 
-def stack_gradients(group: list[nn.Parameter]) -> Tensor:
-    """Return the gradients of weights with as many outputs as matrices (N, outputs, inputs).
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Return a matrix (rows, columns) of the same singular vectors, its singular values near 1.
 
-    Narrower ones have columns of zeros, which stay zeros; weights that were not used, zeros only.
-    Of a convolution channels are last, as they are in memory: which column is where is free.
+    A step of Newton and Schulz's iteration takes each singular value x to
+    3.4445 x - 4.7750 x^3 + 2.0315 x^5, the coefficients of Muon's source. Three or four steps bring
+    all but the smallest to between about 0.3 and 1.2.
     """
-    widest = max(weights[0].numel() for weights in group)
-    matrices = torch.zeros(len(group), len(group[0]), widest, device=group[0].device)
-    for matrix, weights in zip(matrices, group, strict=True):
-        if weights.grad is not None:
-            gradient = weights.grad.movedim(1, -1).flatten(1)
-            matrix[:, : gradient.shape[1]] = gradient
-    return matrices
-
-
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """Return matrices (N, rows, columns) with the same directions, all about equally strong.
-
-    Newton and Schulz's iteration brings all singular values near 1, as near as three or four steps
-    can; the coefficients, which are those of Muon's source, raise small ones the fastest. A step
-    multiplies by a polynomial of the Gram matrix, which is small: the product of all of them is
-    applied at the end.
-    """
-    _, rows, columns = matrices.shape
+    rows, columns = matrix.shape
     if rows > columns:
-        return orthogonalize(matrices.mT).mT
-    matrices = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    gram = matrices @ matrices.mT
-    product = torch.eye(rows, device=gram.device).expand_as(gram)
-    steps = 3 if rows <= 32 else 4
-    for step in range(1, steps + 1):
-        # 3.4445 x - 4.7750 x^3 + 2.0315 x^5 of each singular value x
-        polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        product = torch.baddbmm(product, polynomial, product, beta=3.4445)
-        if step < steps:  # after the last one only the product is used
-            gram = torch.baddbmm(gram, polynomial, gram, beta=3.4445)
-            gram = torch.baddbmm(gram, gram, polynomial, beta=3.4445)
-    return product @ matrices
+        return orthogonalize(matrix.mT).mT
+    x = matrix / matrix.norm().clamp(min=1e-7)
+    for _ in range(3 if rows <= 32 else 4):
+        gram = x @ x.mT
+        polynomial = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.addmm(x, polynomial, x, beta=3.4445)
+    return x
 
 
 # fused: all weights in one operation, which Adam and SGD can do.
@@ -741,7 +700,7 @@ def train(
     first_epoch_evaluations = choose_evaluation_steps(steps_per_epoch, untrained, test_set)
     if not state.history:
         add_record(untrained, epoch=0.0, seconds=0.0)
-    mixed_precision = training_precision(device) == torch.bfloat16
+    mixed_precision = training_precision(network) == torch.bfloat16
     epochs_done = int(state.history[-1].epoch)
     training_seconds = state.history[-1].training_seconds
     start = time.perf_counter()
@@ -755,7 +714,7 @@ def train(
         batches = progress_bar(order.split(batch_size), f"epoch {epoch}/{epochs}", steps_per_epoch)
         for step, indices in enumerate(batches, start=1):
             network.train()  # evaluation has left it in eval mode
-            images = train_set.images[indices]
+            images = train_set.images.index_select(0, indices)  # on CPUs faster than [indices]
             labels = train_set.labels[indices]
             if augment:
                 progress = scheduler.last_epoch / scheduler.total_steps
@@ -850,7 +809,19 @@ def are_finite(tensors: Iterable[Tensor]) -> bool:
     return all(tensor.isfinite().all() for tensor in tensors)
 
 
-def training_precision(device: torch.device) -> torch.dtype:
+def training_precision(network: nn.Module) -> torch.dtype:
+    """Return the precision in which the network is trained, on the device that it is on.
+
+    It is float32 if no convolution is trained: for fully connected layers this small, converting
+    weights and inputs takes longer than the faster multiplication saves.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.weight.requires_grad:
+            return convolution_precision(layer.weight.device)
+    return torch.float32
+
+
+def convolution_precision(device: torch.device) -> torch.dtype:
     """Return bfloat16 on CPUs that multiply it natively, else float32.
 
     It is slow if emulated, and a GPU gains nothing from it with networks this small.
@@ -1030,10 +1001,6 @@ class TrainedNetwork:
         return self.kind.__name__
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {self.optimizer}"
-
-    @property
     def training_seconds(self) -> float:
         return self.history[-1].training_seconds
 
@@ -1050,12 +1017,29 @@ class TrainedNetwork:
         return not are_finite([self.test_logits, torch.tensor(losses), *weights])
 
 
-def group_results(results: Iterable[TrainedNetwork]) -> dict[str, list[TrainedNetwork]]:
-    """Return the results of each network and optimizer under their label, in their order."""
+def group_results(results: Sequence[TrainedNetwork]) -> dict[str, list[TrainedNetwork]]:
+    """Return the results of each network and optimizer under their label, in their order.
+
+    The label names the optimizer only if several are compared.
+    """
+    several_optimizers = len({result.optimizer for result in results}) > 1
     groups: dict[str, list[TrainedNetwork]] = {}
     for result in results:
-        groups.setdefault(result.label, []).append(result)
+        label = result.name
+        if several_optimizers:
+            label += f" {result.optimizer}"
+        groups.setdefault(label, []).append(result)
     return groups
+
+
+def group_converged(results: Sequence[TrainedNetwork]) -> dict[str, list[TrainedNetwork]]:
+    """Group the results that did not diverge, as group_results does."""
+    converged = {}
+    for label, group in group_results(results).items():
+        remaining = [result for result in group if not result.diverged]
+        if remaining:
+            converged[label] = remaining
+    return converged
 
 
 def choose_results(results: Iterable[TrainedNetwork]) -> dict[str, TrainedNetwork]:
@@ -1412,7 +1396,7 @@ def plot_accuracy(results: Sequence[TrainedNetwork], title: str) -> Figure:
 
     With several seeds: the mean, and an error bar of one standard deviation.
     """
-    groups = group_results(result for result in results if not result.diverged)
+    groups = group_converged(results)
     figure, (accuracy_axes, time_axes) = new_figure(title, (8, 3.8), columns=2)
     accuracies = {}
     seconds = {}
@@ -1442,7 +1426,7 @@ def plot_learning_curves(results: Sequence[TrainedNetwork], title: str) -> Figur
     Solid: test images; dashed: training images. Runs that diverged are left out.
     """
     figure, (loss_axes, accuracy_axes) = new_figure(title, (8, 4), columns=2)
-    groups = group_results(result for result in results if not result.diverged)
+    groups = group_converged(results)
     for color, (label, group) in zip(COLORS, groups.items(), strict=False):
         for result in group:
             draw_curves(loss_axes, result, "loss", color)
@@ -1897,6 +1881,7 @@ def describe_result(result: TrainedNetwork, image: Tensor) -> dict[str, object]:
         "test_accuracy": result.metrics.accuracy,
         "test_loss": None if diverged else result.metrics.loss,
         "training_seconds": result.training_seconds,
+        "training_precision": dtype_name(training_precision(result.network)),
         "epochs": [] if diverged else [asdict(record) for record in result.history],
         "confusion_matrix": result.metrics.confusion_matrix.tolist(),
         "precision": result.metrics.precision.tolist(),
@@ -1918,8 +1903,13 @@ def describe_environment(device: torch.device) -> dict[str, object]:
         "device": device.type,
         "device_name": device_name,
         "threads": torch.get_num_threads(),
-        "precision": str(training_precision(device)).removeprefix("torch."),
+        "precision": dtype_name(convolution_precision(device)),
     }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return bfloat16 for torch.bfloat16."""
+    return str(dtype).removeprefix("torch.")
 
 
 def print_error(message: str) -> None:

@@ -1,7 +1,7 @@
 """Run the program from several seeds and print the test accuracy of its networks.
 
 python benchmarks/networks.py default       # the default run, which writes models/ and assets/
-python benchmarks/networks.py resnet        # 3 seeds; the first is saved in models/ (25 minutes)
+python benchmarks/networks.py resnet        # 3 seeds; the first is saved in models/ (an hour)
 python benchmarks/networks.py optimizers    # each optimizer, 5 seeds (4 minutes)
 python benchmarks/networks.py one-epoch     # TinyVGG, 8 seeds
 python benchmarks/networks.py processes     # one process and two

@@ -25,6 +25,7 @@ READMES = (HERE.parent / "README.md", HERE / "README.md")
 STEPS = {
     "default": "networks.py default",
     "speed": "speed.py",
+    "optimizer steps": "speed.py --optimizers",
     "beside": "speed.py --beside",
     "exercises": "exercises.py",
     "optimizers": "networks.py optimizers",

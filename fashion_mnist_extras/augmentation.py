@@ -15,12 +15,12 @@ class Augmentation:
     """Changes each image at random in a way of its own; by default as suits FashionMNIST."""
 
     mirror: bool = True  # half of the images
-    shift: float = 1 / 14  # at most, as a share of the side: 2 of 28 pixels
+    shift: float = 1 / 7  # at most, as a share of the side: 4 of 28 pixels
     zoom: float = 0.0  # at most, larger or smaller by this share
     rotation: float = 0.0  # at most, in degrees
     color: float = 0.0  # brightness, contrast and colour at most, up or down by this share
     patch: float = 0.5  # the share of images that get a rectangle in a random grey
-    until: float = 0.8  # of training: then images are whole and in their place, as in use
+    until: float = 0.9  # of training: then images are whole and in their place, as in use
     padding: str = "zeros"  # what is around: black, or "reflection" of the image
 
     def __call__(

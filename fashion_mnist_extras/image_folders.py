@@ -304,6 +304,7 @@ def recommend_recipe(
         zoom=0.2,
         rotation=10,
         color=0.2,
+        until=0.8,  # as it was chosen for photographs
         padding="reflection",
     )
     return program.Recipe(

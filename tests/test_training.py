@@ -168,7 +168,7 @@ def test_a_run_of_one_or_two_steps_trains(random_set, optimizer_name: str, batch
 
 
 def test_training_minimizes_the_smoothed_loss_and_reports_the_plain_one(random_set, monkeypatch):
-    monkeypatch.setattr(program, "training_precision", lambda device: torch.float32)
+    monkeypatch.setattr(program, "training_precision", lambda network: torch.float32)
     network = tiny_network()
     logits = network(program.to_float(random_set.images))
     smoothed = F.cross_entropy(logits, random_set.labels, label_smoothing=0.05)
@@ -188,17 +188,16 @@ def test_training_ends_with_the_epoch_in_which_the_loss_is_no_longer_finite(rand
     assert not math.isfinite(history[-1].train_loss)
 
 
-def test_bfloat16_is_used_on_processors_that_support_it(monkeypatch):
-    cpu = torch.device("cpu")
-    for capabilities, precision in (
-        ({"avx512_bf16": True}, torch.bfloat16),
-        ({"avx2": True}, torch.float32),
-    ):
+def test_bfloat16_is_used_for_convolutions_on_processors_that_support_it(monkeypatch):
+    networks = {program.MLP: False, program.TinyVGG: True, program.ResNet: True}
+    for capabilities, is_native in (({"avx512_bf16": True}, True), ({"avx2": True}, False)):
         monkeypatch.setattr(
             torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False
         )
-        assert program.training_precision(cpu) == precision
-        assert program.training_precision(torch.device("cuda")) == torch.float32
+        for kind, has_convolutions in networks.items():
+            expected = torch.bfloat16 if is_native and has_convolutions else torch.float32
+            assert program.training_precision(kind()) == expected
+        assert program.convolution_precision(torch.device("cuda")) == torch.float32
 
 
 class Witness(nn.Module):
@@ -252,17 +251,16 @@ def test_each_image_is_seen_once_per_epoch(count, batch_size, epochs, seed):
 def test_orthogonalized_matrices_keep_their_directions_and_have_equal_strengths():
     generator = torch.Generator().manual_seed(0)
     for rows, columns in ((10, 9), (10, 90), (32, 288), (96, 864), (40, 20)):
-        matrices = torch.randn(3, rows, columns, generator=generator)
-        result = program.orthogonalize(matrices)
-        assert result.shape == matrices.shape
-        for matrix, found in zip(matrices, result, strict=True):
-            left, strengths, right = torch.linalg.svd(matrix, full_matrices=False)
-            within = left.T @ found @ right.T  # diagonal, if the directions are the same
-            diagonal = within.diag()
-            torch.testing.assert_close(within, diagonal.diag(), rtol=0, atol=1e-3)
-            large = strengths > 0.1 * strengths.max()
-            assert diagonal[large].min() > 0.3 and diagonal.max() < 1.3
-    zero = torch.zeros(1, 4, 5)
+        matrix = torch.randn(rows, columns, generator=generator)
+        found = program.orthogonalize(matrix)
+        assert found.shape == matrix.shape
+        left, strengths, right = torch.linalg.svd(matrix, full_matrices=False)
+        within = left.T @ found @ right.T  # diagonal, if the directions are the same
+        diagonal = within.diag()
+        torch.testing.assert_close(within, diagonal.diag(), rtol=0, atol=1e-3)
+        large = strengths > 0.1 * strengths.max()
+        assert diagonal[large].min() > 0.3 and diagonal.max() < 1.3
+    zero = torch.zeros(4, 5)
     assert torch.equal(program.orthogonalize(zero), zero), "a gradient of zero changes nothing"
 
 
@@ -272,7 +270,7 @@ def test_muon_trains_hidden_layers_and_adam_the_rest_and_only_weights_decay():
     muon = program.Muon(network.parameters(), lr=0.04)
     hidden, others = muon.param_groups
     assert all(parameter.dim() == 4 for parameter in hidden["params"])
-    assert [id(weights) for weights in muon.output_weights] == [id(network.classifier.weight)]
+    assert [id(p) for p in others["params"] if p.dim() > 1] == [id(network.classifier.weight)]
     counts = [len(group["params"]) for group in (hidden, others)]
     assert counts == [10, 22], "all parameters, each in one group"
     assert [hidden["lr"], others["lr"]] == pytest.approx([0.04, 0.016])
@@ -292,7 +290,6 @@ def test_muon_trains_hidden_layers_and_adam_the_rest_and_only_weights_decay():
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 def test_a_step_of_muon_is_that_of_its_definition(memory_format):
     torch.manual_seed(0)
-    # As many outputs, but 18 and 45 inputs: both are orthogonalized in one product.
     first, second = nn.Conv2d(2, 30, 3), nn.Conv2d(30, 30, (1, 2))
     network = nn.Sequential(first, nn.Tanh(), second, nn.Flatten(), nn.Linear(60, 4))
     network.to(memory_format=memory_format)
@@ -305,7 +302,7 @@ def test_a_step_of_muon_is_that_of_its_definition(memory_format):
         for k, weight in enumerate(weights):
             gradient = weight.grad.flatten(1).clone()
             momenta[k] = 0.9 * momenta[k] + gradient
-            update = program.orthogonalize((gradient + 0.9 * momenta[k])[None])[0]
+            update = program.orthogonalize(gradient + 0.9 * momenta[k])
             scale = math.sqrt(max(1, 30 / weight[0].numel()))
             expected[k] = expected[k] * (1 - 0.05 * 0.04) - 0.04 * scale * update
         muon.step()
