@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 import fashion_mnist_cnn as program
 
@@ -126,21 +125,37 @@ def plot_feature_maps(
 ) -> Figure:
     """Draw each image and its activations in up to ten channels of each convolution, after ReLU.
 
-    One column per layer, as in CNN Explainer (Wang et al. 2020, arXiv:2004.15004), and one scale;
-    above it stands how many of all channels are dead.
+    One column per layer, as in CNN Explainer (Wang et al. 2020, arXiv:2004.15004), one row per
+    channel, each on a scale of its own; above a column stands how many of all channels are dead.
+    The images must be square.
     """
-    columns = (1 + len(dead_channels)) * len(image_set)
-    title = "Activations after each convolution; dark: zero, bright: the largest shown of the layer"
-    figure, grid = program.new_figure(title, (max(8, 0.7 * columns), 7.4), columns=columns)
     layers = compute_feature_maps(network, image_set.images)
+    side = image_set.images.shape[-1]
+    stacks = [stack_channels(maps[:, :10], side) for maps in layers]
+    columns = (1 + len(layers)) * len(image_set)
+    width = max(8, 0.7 * columns)  # inches
+    column_width = width / columns - 0.08  # less the gap between columns
+    height = 0.75 + column_width * max(stack.shape[1] for stack in stacks) / side  # and titles
+    title = "Activations after each convolution; dark: zero, bright: the channel's largest here"
+    figure, grid = program.new_figure(title, (width, height), columns=columns)
     remaining = iter(grid)
     for index, label in enumerate(image_set.labels.tolist()):
         image = image_set.images[index].permute(1, 2, 0)
         name = program.shorten(image_set.class_names[label], 11)
         program.show_image(next(remaining), image, f"{name}\ninput")
-        for number, dead in enumerate(dead_channels):
-            channels = layers[number][:, :10]
-            text = f"conv {number + 1}\n{len(dead)} dead" if dead else f"conv {number + 1}"
-            column = make_grid(channels[index].unsqueeze(1), nrow=1, pad_value=math.nan)
-            program.show_image(next(remaining), column[0], text, channels.max().item())
+        for number, (stack, dead) in enumerate(zip(stacks, dead_channels, strict=True), start=1):
+            text = f"conv {number}\n{len(dead)} dead" if dead else f"conv {number}"
+            program.show_image(next(remaining), stack[index], text, largest=1)
     return figure
+
+
+def stack_channels(maps: Tensor, side: int) -> Tensor:
+    """Return the channels of each image one below the other, with gaps of NaN between them.
+
+    maps are activations of a layer, float32 (N, channels, h, w). Each channel is divided by its
+    largest activation and enlarged to side x side: float32 (N, height, side) in [0, 1].
+    """
+    largest = maps.amax(dim=(0, 2, 3), keepdim=True).clamp(min=1e-7)  # dead channels stay zero
+    enlarged = F.interpolate(maps / largest, size=side)
+    gap = max(1, side // 14)
+    return F.pad(enlarged, (0, 0, 0, gap), value=math.nan).flatten(1, 2)[:, :-gap]

@@ -54,11 +54,12 @@ def test_several_seeds_are_trained_in_turn_and_the_first_of_each_network_is_save
 
 def test_several_optimizers_alternate_and_the_networks_of_the_first_are_saved(few, capsys):
     results = compare(few, optimizers=("sgd", "adam"), seeds=(5,))
-    assert [(result.label, result.learning_rate) for result in results] == [
-        ("MLP SGD", 0.06),
-        ("TinyVGG SGD", 0.06),
-        ("MLP Adam", 0.02),
-        ("TinyVGG Adam", 0.02),
+    found = [(result.name, result.optimizer, result.learning_rate) for result in results]
+    assert found == [
+        ("MLP", "SGD", 0.06),
+        ("TinyVGG", "SGD", 0.06),
+        ("MLP", "Adam", 0.02),
+        ("TinyVGG", "Adam", 0.02),
     ]
     logits = program.predict_logits(program.load_model(), few[1].images)
     assert torch.equal(logits, results[1].test_logits)

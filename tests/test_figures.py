@@ -141,7 +141,7 @@ def test_nothing_is_cut_off_and_pyplot_keeps_nothing(draw):
 
 def test_bars_carry_their_values():
     written = set(texts(accuracy_figure()))
-    assert {"84.12%", "90.63%", "2.1 s", "15.0 s", "MLP\nAdam", "TinyVGG\nAdam"} <= written
+    assert {"84.12%", "90.63%", "2.1 s", "15.0 s", "MLP", "TinyVGG"} <= written
 
 
 def test_of_several_seeds_the_mean_is_drawn_with_an_error_bar_and_without_those_that_diverged():
@@ -159,6 +159,20 @@ def test_each_network_and_optimizer_has_a_bar_and_a_colour_of_its_own():
     names = ("MLP", "TinyVGG", "ResNet")
     assert labels == [f"{name}\n{optimizer}" for optimizer in ("Adam", "SGD") for name in names]
     assert len({bar.get_facecolor() for bar in axes.patches}) == len(axes.patches) == 6
+
+
+def test_the_optimizer_is_named_only_where_several_are_compared_also_if_one_diverged():
+    one = [make_result(history=make_history()), make_result(CNN, history=make_history())]
+    other = make_result(diverged=True, optimizer="SGD")
+    for results, names in (
+        (one, ["MLP", "TinyVGG"]),
+        ([*one, other], ["MLP Adam", "TinyVGG Adam"]),
+    ):
+        bars = program.plot_accuracy(results, "title").axes[0].get_xticklabels()
+        assert [label.get_text().replace("\n", " ") for label in bars] == names
+        legend = program.plot_learning_curves(results, "title").legends[0].get_texts()
+        assert [text.get_text() for text in legend][:2] == names
+    assert set(program.group_results([*one, other])) == {"MLP Adam", "TinyVGG Adam", "MLP SGD"}
 
 
 def test_every_training_has_its_learning_curves_solid_on_test_images():
@@ -206,22 +220,36 @@ def test_shifts_are_drawn_in_the_colours_of_the_networks():
     assert list(lines["TinyVGG"].get_ydata()) == [0.9, 0.88, 0.6]
 
 
-def test_feature_maps_of_a_layer_share_a_scale_and_dead_channels_are_counted():
+def test_each_channel_has_a_scale_of_its_own_and_dead_channels_are_counted():
     figure = feature_maps_figure()
     assert len(figure.axes) == 15
     for layer in range(1, 5):
-        scales = {figure.axes[5 * index + layer].images[0].get_clim() for index in range(3)}
-        assert len(scales) == 1
+        images = [figure.axes[5 * index + layer].images[0] for index in range(3)]
+        assert all(image.get_clim() == (0, 1) for image in images)
+        maps = numpy.stack([image.get_array().filled(numpy.nan) for image in images])
+        channels = [maps[:, 30 * k : 30 * k + 28] for k in range(10)]
+        largest = [channel.max() for channel in channels]
+        assert all(value == pytest.approx(1) or value == 0 for value in largest)
+        assert numpy.isnan(maps[:, 28:30]).all()
     written = texts(figure)
     assert written.count("conv 1\n1 dead") == 3
     assert written.count("conv 2") == 3
     assert written.count("conv 3\n2 dead") == 3
 
 
-def test_feature_maps_of_small_colour_images_are_drawn_in_full():
-    figure = feature_maps_figure(dead=[[]] * 4, channels=3, size=4)
-    heights = [axes.images[0].get_array().shape[0] for axes in figure.axes[:5]]
-    assert heights == [4, 10 * 4 + 22, 10 * 4 + 22, 10 * 2 + 22, 10 * 2 + 22]
+@pytest.mark.parametrize(
+    ("channels", "size", "units"), [(1, 28, 10), (3, 4, 10), (3, 65, 10), (1, 28, 4)]
+)
+def test_rows_of_feature_maps_are_aligned_and_fill_the_figure(channels, size, units):
+    figure = feature_maps_figure(units, dead=[[]] * 4, channels=channels, size=size)
+    figure.draw_without_rendering()
+    image, *columns = (axes.get_window_extent() for axes in figure.axes[:5])
+    gap = max(1, size // 14)
+    for axes, box in zip(figure.axes[1:5], columns, strict=True):
+        assert axes.images[0].get_array().shape == (units * (size + gap) - gap, size)
+        assert (box.y0, box.y1) == pytest.approx((columns[0].y0, image.y1), abs=1)
+        assert box.width == pytest.approx(image.width, abs=1), "as wide as the image"
+    assert columns[0].y0 < 0.15 * figure.dpi, "less than 0.15 inches are empty below"
 
 
 def test_fewer_than_nine_examples_are_drawn_too():
