@@ -105,7 +105,8 @@ def test_the_tables_of_the_committed_run_are_those_of_its_results():
     for name, accuracies in REPORT["evidence"]["shift_accuracy"].items():
         assert [name, *(f"{accuracy:.1%}" for accuracy in accuracies)] in shifts
     words = " ".join(README.split())
-    assert sum(map(len, REPORT["evidence"]["dead_channels"])) == 2 and "two of forty" in words
+    dead = sum(map(len, REPORT["evidence"]["dead_channels"]))
+    assert f"*dead*: {('none', 'one', 'two', 'three')[dead]} of forty" in words
 
 
 @pytest.mark.parametrize("name", [name for name in exercises.EDITS if name != "as it is"])
@@ -167,7 +168,7 @@ def test_the_quick_commands_run(tmp_path: Path, monkeypatch, capsys):
 
 
 def test_it_is_short_and_its_links_lead_somewhere():
-    assert len(README.split()) <= 2000
+    assert len(README.split()) <= 1500
     headings = {
         line.strip("# ").lower().replace(" ", "-")
         for line in TABLES.splitlines()
