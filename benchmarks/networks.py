@@ -6,7 +6,7 @@ python benchmarks/networks.py optimizers    # each optimizer, 5 seeds (4 minutes
 python benchmarks/networks.py one-epoch     # TinyVGG, 8 seeds
 python benchmarks/networks.py processes     # one process and two
 python benchmarks/networks.py clothing --images DIR    # 3 seeds; the first is saved in models/
-python benchmarks/networks.py held-out      # the ResNet, on training images held out (20 minutes)
+python benchmarks/networks.py held-out      # the ResNet, on training images held out (an hour)
 """
 
 import argparse

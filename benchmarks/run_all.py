@@ -1,6 +1,6 @@
 """Run the benchmarks in turn, each alone, and write their tables into both READMEs.
 
-python benchmarks/run_all.py --clothing DIR --mnist DIR   # two hours; goes on where it stopped
+python benchmarks/run_all.py --clothing DIR --mnist DIR   # 2.5 hours; goes on where it stopped
 python benchmarks/run_all.py speed shifts     # rerun only these
 python benchmarks/run_all.py --tables         # run nothing, only write the tables
 
