@@ -47,15 +47,17 @@ def measure_shifts(
     network: nn.Module, images: Tensor, labels: Tensor, max_shift: int = 6
 ) -> list[float]:
     """Return the accuracy on images shifted by 0, 1, ... max_shift pixels, mean of 4 directions."""
-    accuracies = []
-    for pixels in range(max_shift + 1):
-        correct = 0
-        directions = (pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)
-        for down, right in directions:
-            predictions = predict_shifted(network, images, down, right)
-            correct += int((predictions == labels).sum())
-        accuracies.append(correct / (len(directions) * len(images)))
-    return accuracies
+    return [measure_shift(network, images, labels, pixels) for pixels in range(max_shift + 1)]
+
+
+def measure_shift(network: nn.Module, images: Tensor, labels: Tensor, pixels: int) -> float:
+    """Return the accuracy on images shifted up, down, left and right; the mean of the four."""
+    correct = 0
+    directions = (pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)
+    for down, right in directions:
+        predictions = predict_shifted(network, images, down, right)
+        correct += int((predictions == labels).sum())
+    return correct / (len(directions) * len(images))
 
 
 def predict_shifted(network: nn.Module, images: Tensor, down: int, right: int) -> Tensor:
