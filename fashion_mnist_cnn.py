@@ -556,10 +556,9 @@ class Muon(torch.optim.Optimizer):
 
     https://kellerjordan.github.io/posts/muon/. The momentum of a layer's weights, seen as a matrix,
     has a few strong directions, and Adam's step follows them. Orthogonalized, it moves the weights
-    equally far in every direction, the rare ones too. The output layer, which is the last parameter
-    of two or more dimensions, biases and batch normalization have no such directions: they are
-    Adam's, at 0.4 of the learning rate. Weights, not biases, decay by 0.05 of it. Frozen parameters
-    are left out.
+    equally far in every direction, the rare ones too. As published, Adam trains the output layer
+    (the last parameter of two or more dimensions), biases and batch normalization, here at 0.4 of
+    the learning rate. Weights, not biases, decay by 0.05 of it. Frozen parameters are left out.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
