@@ -552,13 +552,13 @@ class OptimizerConfig:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal, for hidden layers; Adam for the rest (Jordan et al. 2024).
+    """Momentum, made orthogonal, for all layers but the last one (Jordan et al. 2024).
 
     https://kellerjordan.github.io/posts/muon/. The momentum of a layer's weights, seen as a matrix,
     has a few strong directions, and Adam's step follows them. Orthogonalized, it moves the weights
-    equally far in every direction, the rare ones too. As published, Adam trains the output layer
-    (the last parameter of two or more dimensions), biases and batch normalization, here at 0.4 of
-    the learning rate. Weights, not biases, decay by 0.05 of it. Frozen parameters are left out.
+    equally far in every direction, the rare ones too. As published, Adam trains biases, batch
+    normalization and the output layer (the last parameter of two or more dimensions), here at 0.4
+    of the learning rate. Weights, not biases, decay by 0.05 of it. Frozen parameters are left out.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
@@ -1017,18 +1017,18 @@ class TrainedNetwork:
 
 
 def group_results(results: Sequence[TrainedNetwork]) -> dict[str, list[TrainedNetwork]]:
-    """Return the results of each network and optimizer under their label, in their order.
-
-    The label names the optimizer only if several are compared.
-    """
-    several_optimizers = len({result.optimizer for result in results}) > 1
+    """Return the results of each network and optimizer under their label, in their order."""
     groups: dict[str, list[TrainedNetwork]] = {}
     for result in results:
-        label = result.name
-        if several_optimizers:
-            label += f" {result.optimizer}"
-        groups.setdefault(label, []).append(result)
+        groups.setdefault(label_result(result, results), []).append(result)
     return groups
+
+
+def label_result(result: TrainedNetwork, results: Iterable[TrainedNetwork]) -> str:
+    """Return the network's name, and its optimizer's only if the results are of several."""
+    if len({each.optimizer for each in results}) == 1:
+        return result.name
+    return f"{result.name} {result.optimizer}"
 
 
 def group_converged(results: Sequence[TrainedNetwork]) -> dict[str, list[TrainedNetwork]]:
@@ -1315,6 +1315,7 @@ def draw_figures(
     """
     test_set = dataset.test_set
     examples, mistakes = choose_examples(shown, results[0].seed)
+    label = label_result(shown, results)
     title = f"{dataset.name}, {len(test_set):,} test images"
     with figure_style(dataset):
         figures = {
@@ -1322,12 +1323,12 @@ def draw_figures(
             "learning_curves.png": plot_learning_curves(
                 results, f"Learning curves on {dataset.name}"
             ),
-            "confusion_matrix.png": plot_confusion_matrix(shown, test_set.class_names),
+            "confusion_matrix.png": plot_confusion_matrix(shown, label, test_set.class_names),
             "prediction_examples.png": plot_predictions(
-                shown, test_set, examples, f"{shown.name} on random test images"
+                shown, test_set, examples, f"{label} on random test images"
             ),
             "mistakes.png": plot_predictions(
-                shown, test_set, mistakes, f"The most confident mistakes of {shown.name}"
+                shown, test_set, mistakes, f"The most confident mistakes of {label}"
             ),
         }
         return {name: render(figure) for name, figure in figures.items()}
@@ -1456,14 +1457,14 @@ def draw_curves(axes: Axes, result: TrainedNetwork, measure: str, color: str) ->
         axes.plot(epochs, values, line, color=color, marker=".", markersize=3, linewidth=1)
 
 
-def plot_confusion_matrix(result: TrainedNetwork, class_names: Sequence[str]) -> Figure:
+def plot_confusion_matrix(result: TrainedNetwork, label: str, class_names: Sequence[str]) -> Figure:
     """Draw the confusion matrix, rows the true class, as counts and shares of each row."""
     import matplotlib.pyplot as plt
     from mlxtend.plotting import plot_confusion_matrix as draw_confusion_matrix
 
     matrix = result.metrics.confusion_matrix.numpy(force=True)
     side = min(16, max(9, 0.9 * len(class_names)))  # inches
-    title = f"{result.name}: {result.metrics.accuracy:.2%} of {matrix.sum():,} test images correct"
+    title = f"{label}: {result.metrics.accuracy:.2%} of {matrix.sum():,} test images correct"
     figure, (axes,) = new_figure(title, (side, side))
     if len(class_names) > 25:  # no room for numbers
         axes.imshow(matrix / matrix.sum(axis=1, keepdims=True).clip(min=1), cmap="Blues")
@@ -1742,7 +1743,8 @@ def run(
     print(assets_dir / "results.json")
     if failure:
         raise failure
-    print(f"{' and '.join(chosen)}: in {models_dir}{os.sep}")
+    saved = [label_result(result, results) for result in chosen.values()]
+    print(f"{' and '.join(saved)}: in {models_dir}{os.sep}")
     return print_omissions(results, chosen, dataset)
 
 

@@ -322,6 +322,7 @@ def test_one_registry_entry_adds_a_network_or_an_optimizer(in_tmp: Path, monkeyp
     assert len(rows) == 6 and len({row.index("%") for row in rows}) == 1, (
         "columns stand below each other"
     )
+    assert "\nMLP Muon and TinyVGG Muon and LeNetOfManyYearsAgo Muon: in models" in out
     assert sorted(path.name for path in (in_tmp / "assets").iterdir()) == sorted(
         [*FIGURES, *EXPLORER, "results.json"]
     )
