@@ -581,8 +581,8 @@ class Muon(torch.optim.Optimizer):
                 continue
             state = self.state[weights]
             if not state:
-                state["momentum"] = torch.zeros_like(weights)
-            momentum = state["momentum"].mul_(0.9).add_(weights.grad)
+                state["momentum_buffer"] = torch.zeros_like(weights)
+            momentum = state["momentum_buffer"].mul_(0.9).add_(weights.grad)
             update = weights.grad.add(momentum, alpha=0.9).flatten(1)  # Nesterov's
             direction = orthogonalize(update).view_as(weights)
             rows, columns = update.shape
@@ -1041,17 +1041,20 @@ def group_converged(results: Sequence[TrainedNetwork]) -> dict[str, list[Trained
     return converged
 
 
-def choose_results(results: Iterable[TrainedNetwork]) -> dict[str, TrainedNetwork]:
-    """Return, by network name, the result of each network that is saved.
+def choose_results(results: Sequence[TrainedNetwork]) -> dict[str, TrainedNetwork]:
+    """Return, by network name, the result of each network that is saved, in their order.
 
     It is the first that is not at chance, or else the first; those that diverged never count.
     """
-    chosen: dict[str, TrainedNetwork] = {}
+    converged: dict[str, list[TrainedNetwork]] = {result.name: [] for result in results}
     for result in results:
-        earlier = chosen.get(result.name)
-        is_better = earlier is None or (earlier.metrics.at_chance and not result.metrics.at_chance)
-        if is_better and not result.diverged:
-            chosen[result.name] = result
+        if not result.diverged:
+            converged[result.name].append(result)
+    chosen = {}
+    for name, candidates in converged.items():
+        useful = [result for result in candidates if not result.metrics.at_chance]
+        if candidates:
+            chosen[name] = (useful or candidates)[0]
     return chosen
 
 
@@ -1068,18 +1071,21 @@ def print_table(results: Sequence[TrainedNetwork]) -> None:
         header += "  accuracy: sd  runs  diverged"
     print(f"\n{header}")
     for group in groups.values():
-        converged = [result for result in group if not result.diverged] or group
-        accuracies = [result.metrics.accuracy for result in converged]
-        loss = mean(result.metrics.loss for result in converged)
-        seconds = mean(result.training_seconds for result in converged)
+        converged = [result for result in group if not result.diverged]
+        measured = converged or group
+        accuracies = [result.metrics.accuracy for result in measured]
+        loss = mean(result.metrics.loss for result in measured)
+        seconds = mean(result.training_seconds for result in measured)
         row = f"{group[0].name:<{width}}{group[0].optimizer:<9}"
         row += f"{count_parameters(group[0].network):>12,}"
-        row += f"{mean(accuracies):>10.2%}{loss:>8.4f}{seconds:>13.1f} s"
+        row += f"{mean(accuracies):>10.2%} {loss:>7.4f}{seconds:>13.1f} s"
         if several:
             spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
             row += f"{spread:>14.2%}{len(group):>6}"
             row += f"{sum(result.diverged for result in group):>10}"
-        if any(result.metrics.at_chance for result in converged):
+        if not converged:
+            row += "  diverged"
+        elif any(result.metrics.at_chance for result in converged):
             row += "  at chance"
         print(row)
 
@@ -1812,7 +1818,7 @@ def print_dataset(dataset: Dataset, recipe: Recipe) -> None:
 
 def print_failure(result: TrainedNetwork, is_mirrored: bool) -> None:
     """Print what to do if training diverged, or if the network is no better than a guess."""
-    name = f"{result.name}, seed {result.seed}"
+    name = f"{result.name} with {result.optimizer}, seed {result.seed}"
     if result.diverged:
         hint = f"a learning rate below {result.learning_rate:g} may help"
         print_error(f"{name} diverged and is not saved; {hint}")
