@@ -552,13 +552,13 @@ class OptimizerConfig:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal, for hidden layers; Adam for the rest (Jordan et al. 2024).
+    """Momentum, made orthogonal, for all layers but the last one (Jordan et al. 2024).
 
     https://kellerjordan.github.io/posts/muon/. The momentum of a layer's weights, seen as a matrix,
     has a few strong directions, and Adam's step follows them. Orthogonalized, it moves the weights
-    equally far in every direction, the rare ones too. As published, Adam trains the output layer
-    (the last parameter of two or more dimensions), biases and batch normalization, here at 0.4 of
-    the learning rate. Weights, not biases, decay by 0.05 of it. Frozen parameters are left out.
+    equally far in every direction, the rare ones too. As published, Adam trains biases, batch
+    normalization and the output layer (the last parameter of two or more dimensions), here at 0.4
+    of the learning rate. Weights, not biases, decay by 0.05 of it. Frozen parameters are left out.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
@@ -581,8 +581,8 @@ class Muon(torch.optim.Optimizer):
                 continue
             state = self.state[weights]
             if not state:
-                state["momentum"] = torch.zeros_like(weights)
-            momentum = state["momentum"].mul_(0.9).add_(weights.grad)
+                state["momentum_buffer"] = torch.zeros_like(weights)
+            momentum = state["momentum_buffer"].mul_(0.9).add_(weights.grad)
             update = weights.grad.add(momentum, alpha=0.9).flatten(1)  # Nesterov's
             direction = orthogonalize(update).view_as(weights)
             rows, columns = update.shape
@@ -1017,18 +1017,18 @@ class TrainedNetwork:
 
 
 def group_results(results: Sequence[TrainedNetwork]) -> dict[str, list[TrainedNetwork]]:
-    """Return the results of each network and optimizer under their label, in their order.
-
-    The label names the optimizer only if several are compared.
-    """
-    several_optimizers = len({result.optimizer for result in results}) > 1
+    """Return the results of each network and optimizer under their label, in their order."""
     groups: dict[str, list[TrainedNetwork]] = {}
     for result in results:
-        label = result.name
-        if several_optimizers:
-            label += f" {result.optimizer}"
-        groups.setdefault(label, []).append(result)
+        groups.setdefault(label_result(result, results), []).append(result)
     return groups
+
+
+def label_result(result: TrainedNetwork, results: Iterable[TrainedNetwork]) -> str:
+    """Return the network's name, and its optimizer's only if the results are of several."""
+    if len({each.optimizer for each in results}) == 1:
+        return result.name
+    return f"{result.name} {result.optimizer}"
 
 
 def group_converged(results: Sequence[TrainedNetwork]) -> dict[str, list[TrainedNetwork]]:
@@ -1041,17 +1041,20 @@ def group_converged(results: Sequence[TrainedNetwork]) -> dict[str, list[Trained
     return converged
 
 
-def choose_results(results: Iterable[TrainedNetwork]) -> dict[str, TrainedNetwork]:
-    """Return, by network name, the result of each network that is saved.
+def choose_results(results: Sequence[TrainedNetwork]) -> dict[str, TrainedNetwork]:
+    """Return, by network name, the result of each network that is saved, in their order.
 
     It is the first that is not at chance, or else the first; those that diverged never count.
     """
-    chosen: dict[str, TrainedNetwork] = {}
+    converged: dict[str, list[TrainedNetwork]] = {result.name: [] for result in results}
     for result in results:
-        earlier = chosen.get(result.name)
-        is_better = earlier is None or (earlier.metrics.at_chance and not result.metrics.at_chance)
-        if is_better and not result.diverged:
-            chosen[result.name] = result
+        if not result.diverged:
+            converged[result.name].append(result)
+    chosen = {}
+    for name, candidates in converged.items():
+        useful = [result for result in candidates if not result.metrics.at_chance]
+        if candidates:
+            chosen[name] = (useful or candidates)[0]
     return chosen
 
 
@@ -1068,18 +1071,21 @@ def print_table(results: Sequence[TrainedNetwork]) -> None:
         header += "  accuracy: sd  runs  diverged"
     print(f"\n{header}")
     for group in groups.values():
-        converged = [result for result in group if not result.diverged] or group
-        accuracies = [result.metrics.accuracy for result in converged]
-        loss = mean(result.metrics.loss for result in converged)
-        seconds = mean(result.training_seconds for result in converged)
+        converged = [result for result in group if not result.diverged]
+        measured = converged or group
+        accuracies = [result.metrics.accuracy for result in measured]
+        loss = mean(result.metrics.loss for result in measured)
+        seconds = mean(result.training_seconds for result in measured)
         row = f"{group[0].name:<{width}}{group[0].optimizer:<9}"
         row += f"{count_parameters(group[0].network):>12,}"
-        row += f"{mean(accuracies):>10.2%}{loss:>8.4f}{seconds:>13.1f} s"
+        row += f"{mean(accuracies):>10.2%} {loss:>7.4f}{seconds:>13.1f} s"
         if several:
             spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
             row += f"{spread:>14.2%}{len(group):>6}"
             row += f"{sum(result.diverged for result in group):>10}"
-        if any(result.metrics.at_chance for result in converged):
+        if not converged:
+            row += "  diverged"
+        elif any(result.metrics.at_chance for result in converged):
             row += "  at chance"
         print(row)
 
@@ -1315,6 +1321,7 @@ def draw_figures(
     """
     test_set = dataset.test_set
     examples, mistakes = choose_examples(shown, results[0].seed)
+    label = label_result(shown, results)
     title = f"{dataset.name}, {len(test_set):,} test images"
     with figure_style(dataset):
         figures = {
@@ -1322,12 +1329,12 @@ def draw_figures(
             "learning_curves.png": plot_learning_curves(
                 results, f"Learning curves on {dataset.name}"
             ),
-            "confusion_matrix.png": plot_confusion_matrix(shown, test_set.class_names),
+            "confusion_matrix.png": plot_confusion_matrix(shown, label, test_set.class_names),
             "prediction_examples.png": plot_predictions(
-                shown, test_set, examples, f"{shown.name} on random test images"
+                shown, test_set, examples, f"{label} on random test images"
             ),
             "mistakes.png": plot_predictions(
-                shown, test_set, mistakes, f"The most confident mistakes of {shown.name}"
+                shown, test_set, mistakes, f"The most confident mistakes of {label}"
             ),
         }
         return {name: render(figure) for name, figure in figures.items()}
@@ -1456,14 +1463,14 @@ def draw_curves(axes: Axes, result: TrainedNetwork, measure: str, color: str) ->
         axes.plot(epochs, values, line, color=color, marker=".", markersize=3, linewidth=1)
 
 
-def plot_confusion_matrix(result: TrainedNetwork, class_names: Sequence[str]) -> Figure:
+def plot_confusion_matrix(result: TrainedNetwork, label: str, class_names: Sequence[str]) -> Figure:
     """Draw the confusion matrix, rows the true class, as counts and shares of each row."""
     import matplotlib.pyplot as plt
     from mlxtend.plotting import plot_confusion_matrix as draw_confusion_matrix
 
     matrix = result.metrics.confusion_matrix.numpy(force=True)
     side = min(16, max(9, 0.9 * len(class_names)))  # inches
-    title = f"{result.name}: {result.metrics.accuracy:.2%} of {matrix.sum():,} test images correct"
+    title = f"{label}: {result.metrics.accuracy:.2%} of {matrix.sum():,} test images correct"
     figure, (axes,) = new_figure(title, (side, side))
     if len(class_names) > 25:  # no room for numbers
         axes.imshow(matrix / matrix.sum(axis=1, keepdims=True).clip(min=1), cmap="Blues")
@@ -1742,7 +1749,8 @@ def run(
     print(assets_dir / "results.json")
     if failure:
         raise failure
-    print(f"{' and '.join(chosen)}: in {models_dir}{os.sep}")
+    saved = [label_result(result, results) for result in chosen.values()]
+    print(f"{' and '.join(saved)}: in {models_dir}{os.sep}")
     return print_omissions(results, chosen, dataset)
 
 
@@ -1810,7 +1818,7 @@ def print_dataset(dataset: Dataset, recipe: Recipe) -> None:
 
 def print_failure(result: TrainedNetwork, is_mirrored: bool) -> None:
     """Print what to do if training diverged, or if the network is no better than a guess."""
-    name = f"{result.name}, seed {result.seed}"
+    name = f"{result.name} with {result.optimizer}, seed {result.seed}"
     if result.diverged:
         hint = f"a learning rate below {result.learning_rate:g} may help"
         print_error(f"{name} diverged and is not saved; {hint}")

@@ -138,7 +138,7 @@ def plot_feature_maps(
     width = max(8, 0.7 * columns)  # inches
     column_width = width / columns - 0.08  # less the gap between columns
     height = 0.75 + column_width * max(stack.shape[1] for stack in stacks) / side  # and titles
-    title = "Activations after each convolution; dark: zero, bright: the channel's largest here"
+    title = "Activations after each ReLU; dark: zero, bright: the channel's largest in these images"
     figure, grid = program.new_figure(title, (width, height), columns=columns)
     remaining = iter(grid)
     for index, label in enumerate(image_set.labels.tolist()):

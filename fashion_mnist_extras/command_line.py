@@ -384,5 +384,5 @@ def print_mirrored_classes(result: program.TrainedNetwork, class_names: tuple[st
     if pair:
         names = " and ".join(class_names[label] for label in pair)
         hint = "--no-mirror if they are each other's mirror image, or more images of them"
-        name = f"{result.name}, seed {result.seed}"
+        name = f"{result.name} with {result.optimizer}, seed {result.seed}"
         program.print_error(f"{name} does not tell {names} apart; this may help: {hint}")

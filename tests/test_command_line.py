@@ -322,6 +322,7 @@ def test_one_registry_entry_adds_a_network_or_an_optimizer(in_tmp: Path, monkeyp
     assert len(rows) == 6 and len({row.index("%") for row in rows}) == 1, (
         "columns stand below each other"
     )
+    assert "\nMLP Muon and TinyVGG Muon and LeNetOfManyYearsAgo Muon: in models" in out
     assert sorted(path.name for path in (in_tmp / "assets").iterdir()) == sorted(
         [*FIGURES, *EXPLORER, "results.json"]
     )
@@ -470,7 +471,7 @@ def test_a_network_of_which_every_run_diverged_is_named_and_the_rest_is_written(
 def test_what_is_at_chance_is_marked_and_saved(in_tmp: Path, capsys):
     assert program.main([*QUICK, "--learning-rate", "1e-9", "--networks", "mlp"]) == 0
     out, err = capsys.readouterr()
-    assert "MLP, seed 42 is at chance" in err and out.count("  at chance\n") == 1
+    assert "MLP with Muon, seed 42 is at chance" in err and out.count("  at chance\n") == 1
     model = json.loads((in_tmp / "assets/results.json").read_text())["models"][0]
     assert model["at_chance"] is True and model["failed"] is None and len(model["epochs"]) == 6
     assert isinstance(program.load_model("models/MLP_model.pth"), program.MLP)

@@ -165,10 +165,12 @@ def test_the_table_of_several_runs_shows_their_spread_and_what_diverged(capsys):
     assert " ".join(row.split()) == f"MLP Adam 7,960 82.00% {mean_loss:.4f} 2.0 s 2.00% 4 1"
 
 
-def test_the_table_marks_what_is_at_chance(capsys):
+def test_the_table_marks_what_is_at_chance_and_what_diverged(capsys):
     program.print_table([make_result(accuracy=0.1), make_result(program.TinyVGG())])
     _, mlp, cnn = capsys.readouterr().out.strip().splitlines()
     assert mlp.endswith("  at chance") and "at chance" not in cnn
+    program.print_table([make_result(diverged=True)])
+    assert capsys.readouterr().out.endswith(" s  diverged\n")
 
 
 def test_the_table_of_one_run_is_plain(capsys):
@@ -201,6 +203,8 @@ def test_the_first_run_that_did_not_diverge_is_saved_and_one_at_chance_only_with
     assert program.choose_results([chance, make_result(accuracy=0.1)])["MLP"] is chance
     assert program.choose_results([diverged, chance, good, better])["MLP"] is good
     assert program.choose_results([good, chance])["MLP"] is good
+    order = program.choose_results([diverged, make_result(program.TinyVGG()), good])
+    assert list(order) == ["MLP", "TinyVGG"]  # the last one's predictions are drawn
 
 
 def test_a_network_is_saved_before_anything_is_printed_about_it(few, monkeypatch):

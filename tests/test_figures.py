@@ -74,7 +74,7 @@ def result_with(logits: torch.Tensor, labels: torch.Tensor) -> program.TrainedNe
 def confusion_figure(classes: int = 10):
     labels = torch.arange(1000) % classes
     result = result_with(torch.rand(1000, classes), labels)
-    return program.plot_confusion_matrix(result, CLASSES[:classes])
+    return program.plot_confusion_matrix(result, "TinyVGG", CLASSES[:classes])
 
 
 def predictions_figure(count: int = 9, channels: int = 1, size: int = 28):
@@ -175,6 +175,28 @@ def test_the_optimizer_is_named_only_where_several_are_compared_also_if_one_dive
     assert set(program.group_results([*one, other])) == {"MLP Adam", "TinyVGG Adam", "MLP SGD"}
 
 
+@pytest.mark.parametrize(("other", "label"), [("Adam", "TinyVGG"), ("SGD", "TinyVGG Adam")])
+def test_titles_name_the_optimizer_of_the_network_drawn(monkeypatch, other: str, label: str):
+    titles = []
+
+    def record(title: str, *arguments: object, **options: object):
+        titles.append(title)
+        return new_figure(title, *arguments, **options)
+
+    new_figure = program.new_figure
+    monkeypatch.setattr(program, "new_figure", record)
+    shown = result_with(torch.eye(10), torch.arange(10))
+    images = torch.zeros(10, 1, 28, 28, dtype=torch.uint8)
+    image_set = program.ImageSet(images, torch.arange(10), CLASSES)
+    dataset = program.Dataset("ten", image_set, image_set)
+    program.draw_figures([shown, make_result(optimizer=other)], shown, dataset)
+    assert titles[2:] == [
+        f"{label}: 100.00% of 10 test images correct",
+        f"{label} on random test images",
+        f"The most confident mistakes of {label}",
+    ]
+
+
 def test_every_training_has_its_learning_curves_solid_on_test_images():
     figure = curves_figure()
     loss, accuracy = figure.axes
@@ -261,7 +283,7 @@ def test_the_confusion_matrix_has_counts_shares_and_all_names():
     labels = torch.arange(10).repeat_interleave(1000)
     logits = torch.nn.functional.one_hot(labels, 10).float()
     logits[6000:6100] = logits[0]  # a tenth of the shirts are predicted as T-shirts
-    figure = program.plot_confusion_matrix(result_with(logits, labels), CLASSES)
+    figure = program.plot_confusion_matrix(result_with(logits, labels), "TinyVGG", CLASSES)
     shown = texts(figure)
     assert "100\n(0.10)" in shown
     assert "900\n(0.90)" in shown
@@ -282,7 +304,7 @@ def test_the_confusion_matrix_of_many_classes_has_colours_and_no_numbers(classes
     labels = torch.arange(1000) % classes
     result = result_with(torch.nn.functional.one_hot(labels, classes).float(), labels)
     names = [f"class {label}" for label in range(classes)]
-    figure = program.plot_confusion_matrix(result, names)
+    figure = program.plot_confusion_matrix(result, "TinyVGG", names)
     assert max(pixels(figure).shape) <= 2000
     assert not figure.axes[0].texts
     assert len(figure.axes[0].get_xticklabels()) == classes
@@ -309,7 +331,7 @@ def test_long_names_of_classes_do_not_lie_over_each_other():
     boxes = [axes.title.get_window_extent() for axes in figure.axes]
     for left, right in itertools.combinations(boxes, 2):
         assert not left.overlaps(right)
-    matrix = program.plot_confusion_matrix(result, names)
+    matrix = program.plot_confusion_matrix(result, "TinyVGG", names)
     assert {f"{names[0][:16]}…{names[0][-15:]}"} < set(texts(matrix))
 
 

@@ -186,7 +186,7 @@ def test_pyplot_is_left_as_it_was(tmp_path: Path, monkeypatch):
     assert plt.get_fignums() == numbers and plt.gcf() is figures[1] and figures[1].axes == []
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("mine", "my own")
     plt.close("all")
-    (axes,) = program.plot_confusion_matrix(make_result(), list("abcdefghij")).axes
+    (axes,) = program.plot_confusion_matrix(make_result(), "TinyVGG", list("abcdefghij")).axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
     assert plt.get_fignums() == []
 
