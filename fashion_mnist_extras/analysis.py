@@ -95,13 +95,24 @@ def find_dead_channels(network: nn.Module, images: Tensor) -> list[list[int]]:
 
 # ---- Figures -------------------------------------------------------------------------------------
 def draw_figures(
-    evidence: Evidence, chosen: Mapping[str, program.TrainedNetwork], dataset: program.Dataset
+    evidence: Evidence,
+    chosen: Mapping[str, program.TrainedNetwork],
+    dataset: program.Dataset,
+    several_optimizers: bool,
 ) -> dict[str, bytes]:
-    """Return the figures as PNG files under their names; feature maps are the last network's."""
+    """Return the figures as PNG files under their names; feature maps are the last network's.
+
+    The legend names the optimizers only if several were compared.
+    """
     title = f"{evidence['images']:,} test images, shifted in four directions"
+    shift_accuracy = evidence["shift_accuracy"]
+    if several_optimizers:
+        shift_accuracy = {
+            f"{name} {result.optimizer}": shift_accuracy[name] for name, result in chosen.items()
+        }
     last = list(chosen.values())[-1]
     with program.figure_style(dataset):
-        figures = {"shift_robustness.png": plot_shifts(evidence["shift_accuracy"], title)}
+        figures = {"shift_robustness.png": plot_shifts(shift_accuracy, title)}
         if evidence["dead_channels"]:  # it has convolutions
             figures["feature_maps.png"] = plot_feature_maps(
                 last.network, dataset.test_set.subset(slice(3)), evidence["dead_channels"]

@@ -340,7 +340,8 @@ class Extras(program.Callback):
             content = program.encode_json({**report, "evidence": evidence})
             program.write_files({self.assets_dir / "results.json": content})
             if not self.args.no_plots:
-                written |= analysis.draw_figures(evidence, chosen, self.dataset)
+                several_optimizers = len(self.recipe.optimizers) > 1
+                written |= analysis.draw_figures(evidence, chosen, self.dataset, several_optimizers)
                 program.write_and_print(written, self.assets_dir)
                 page = explorer.build_page(chosen, self.dataset, self.snapshots, evidence)
                 program.write_and_print(page, self.assets_dir)

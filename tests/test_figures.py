@@ -197,6 +197,25 @@ def test_titles_name_the_optimizer_of_the_network_drawn(monkeypatch, other: str,
     ]
 
 
+@pytest.mark.parametrize(("several", "label"), [(False, "TinyVGG"), (True, "TinyVGG Adam")])
+def test_the_legend_of_shifts_names_the_optimizers_compared(monkeypatch, several: bool, label: str):
+    legends = []
+
+    def record(shift_accuracy: dict[str, list[float]], title: str):
+        legends.append(list(shift_accuracy))
+        return plot_shifts(shift_accuracy, title)
+
+    plot_shifts = analysis.plot_shifts
+    monkeypatch.setattr(analysis, "plot_shifts", record)
+    result = result_with(torch.eye(10), torch.arange(10))
+    images = torch.zeros(10, 1, 28, 28, dtype=torch.uint8)
+    image_set = program.ImageSet(images, torch.arange(10), CLASSES)
+    chosen = {"TinyVGG": result}
+    evidence = analysis.analyze_networks(chosen, image_set)
+    analysis.draw_figures(evidence, chosen, program.Dataset("ten", image_set, image_set), several)
+    assert legends == [[label]]
+
+
 def test_every_training_has_its_learning_curves_solid_on_test_images():
     figure = curves_figure()
     loss, accuracy = figure.axes
@@ -358,7 +377,7 @@ def test_a_users_settings_do_not_change_the_figures():
 
     def draw() -> dict[str, bytes]:
         figures = program.draw_figures([result], result, dataset)
-        return figures | analysis.draw_figures(evidence, chosen, dataset)
+        return figures | analysis.draw_figures(evidence, chosen, dataset, False)
 
     expected = draw()
     with matplotlib.rc_context(SETTINGS):
