@@ -583,9 +583,9 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(weights)
             momentum = state["momentum_buffer"].mul_(0.9).add_(weights.grad)
-            update = weights.grad.add(momentum, alpha=0.9).flatten(1)  # Nesterov's
+            update = weights.grad.add(momentum, alpha=0.9).flatten(1)  # Nesterov: a step ahead
             direction = orthogonalize(update).view_as(weights)
-            rows, columns = update.shape
+            rows, columns = update.shape  # the more rows, the less each output would change
             weights.mul_(1 - 0.05 * hidden["lr"])
             weights.sub_(direction, alpha=hidden["lr"] * math.sqrt(max(1, rows / columns)))
         for parameter in others["params"]:
@@ -1046,15 +1046,11 @@ def choose_results(results: Sequence[TrainedNetwork]) -> dict[str, TrainedNetwor
 
     It is the first that is not at chance, or else the first; those that diverged never count.
     """
-    converged: dict[str, list[TrainedNetwork]] = {result.name: [] for result in results}
-    for result in results:
-        if not result.diverged:
-            converged[result.name].append(result)
     chosen = {}
-    for name, candidates in converged.items():
-        useful = [result for result in candidates if not result.metrics.at_chance]
-        if candidates:
-            chosen[name] = (useful or candidates)[0]
+    for name in dict.fromkeys(result.name for result in results):
+        candidates = [result for result in results if result.name == name and not result.diverged]
+        if candidates:  # False, not at chance, is less than True
+            chosen[name] = min(candidates, key=lambda result: result.metrics.at_chance)
     return chosen
 
 
